@@ -1,0 +1,1 @@
+"""Whom a run tells how it ended: one file, one channel."""

@@ -1,0 +1,1 @@
+"""Where rows are published: one file, one kind of target."""

@@ -1,0 +1,1 @@
+"""Promises: what must hold before a load."""

@@ -1,0 +1,1 @@
+"""Quality rules: one file, one rule."""
