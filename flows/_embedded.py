@@ -22,6 +22,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -50,6 +51,7 @@ _PORT = 5432
 _SOCKET = f".s.PGSQL.{_PORT}"
 _LONGEST_SOCKET = 103  # bytes of a path that Linux and macOS both accept as an address
 _LONGEST_NAME = 63  # bytes of an identifier in PostgreSQL
+_PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)  # seconds
 
 
 class EmbeddedPostgresError(LockgateError):
@@ -119,9 +121,7 @@ class Server:
             if not self.is_up():
                 programs = _programs()
                 self._initialise(programs)
-                self._forget_another_program()
-                log = self.data / "log"
-                _run(programs / "pg_ctl", "start", "-w", "-D", self.data, "-l", log, log=log)
+                self._start(programs)
 
     def create(self, database: str) -> str:
         """Create a database where it is missing; returns its URI."""
@@ -142,6 +142,8 @@ class Server:
     def remove(self) -> None:
         """Stop the server and delete every database in it."""
         self.stop()
+        if (short := self._socket_folder()) != self.data:
+            short.unlink()
         shutil.rmtree(self.folder)
 
     def _socket_folder(self) -> Path:
@@ -173,15 +175,35 @@ class Server:
         _run(programs / "initdb", "-D", new, "-U", "postgres", "-A", "trust", *locale, *lasting, *chosen)
         new.rename(self.data)
 
-    def _forget_another_program(self) -> None:
-        """Remove a pid file whose number has passed to another program, as after a reboot: it would stop the start."""
+    def _start(self, programs: Path) -> None:
+        crashed = self._forget_the_dead()
+        log = self.data / "log"
+        for pause in _PAUSES if crashed else ():
+            # The processes of a server that was killed take a moment to notice.
+            with suppress(EmbeddedPostgresError):
+                return _run(programs / "pg_ctl", "start", "-w", "-D", self.data, "-l", log)
+            time.sleep(pause)
+        return _run(programs / "pg_ctl", "start", "-w", "-D", self.data, "-l", log, log=log)
+
+    def _forget_the_dead(self) -> bool:
+        """Correct a pid file that a crash left behind; returns whether there was one.
+
+        Its number may be a zombie's, or another program's after a reboot, and would stop the start. Our
+        own number does not, and PostgreSQL still looks whether anybody uses the old server's memory.
+        """
         import psutil  # type: ignore[import-untyped]  # noqa: PLC0415 - it comes with the wheel
 
         file = self.data / "postmaster.pid"
-        if file.exists():
-            with suppress(psutil.NoSuchProcess):
-                if psutil.Process(int(file.read_text().split()[0])).name() != "postgres":
-                    file.unlink()
+        if not file.exists():
+            return False
+        pid, _, rest = file.read_text().partition("\n")
+        try:
+            alive = str(self.data) in psutil.Process(int(pid)).cmdline()
+        except psutil.NoSuchProcess:
+            alive = False
+        if not alive:
+            file.write_text(f"{os.getpid()}\n{rest}")
+        return True
 
 
 def default_folder() -> Path:
@@ -250,7 +272,7 @@ def main(arguments: list[str]) -> None:
     server = Server(default_folder())
     match arguments:
         case ["status"]:
-            click.echo(f"Embedded PostgreSQL is {'up: ' + server.uri() if server.is_up() else 'down'}.")
+            click.echo(f"The embedded PostgreSQL is {'up: ' + server.uri() if server.is_up() else 'down'}.")
         case ["stop"]:
             click.echo("Stopped the embedded PostgreSQL." if server.stop() else "The embedded PostgreSQL was not up.")
         case ["remove"]:
