@@ -1,0 +1,158 @@
+"""The run record: what a run did with every row, and whether that adds up.
+
+Every count is taken where rows really pass (the reader, each step, the contract, the target's
+own row counts); `RunRecord.balance` then holds them against each other. A record that does not
+balance fails the run before anything is published.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from flows._errors import LedgerError
+
+Status = Literal["running", "published", "unchanged", "refused", "failed"]
+
+
+@dataclass
+class Rows:
+    """Where the rows of a run went.
+
+    Attributes:
+        read: rows that the source delivered.
+        filtered: rows that a step left out: a filter, or a join without a match.
+        deduplicated: rows that a ``deduplicate`` step left out.
+        aggregated: rows that an ``aggregate`` step folded into others.
+        expanded: rows that a join added because one row had several matches.
+        quarantined: rows that broke a rule.
+        written: rows that the target inserted, updated or replaced.
+        unchanged: rows that the target had already, equal in every column.
+    """
+
+    read: int = 0
+    filtered: int = 0
+    deduplicated: int = 0
+    aggregated: int = 0
+    expanded: int = 0
+    quarantined: int = 0
+    written: int = 0
+    unchanged: int = 0
+
+
+@dataclass
+class StepCount:
+    """How many rows went into a step and came out of it."""
+
+    step: str
+    removes: str
+    rows_in: int = 0
+    rows_out: int = 0
+
+    def add_to(self, rows: Rows) -> None:
+        """Book the difference where this step's kind of loss belongs."""
+        lost = self.rows_in - self.rows_out
+        if lost < 0:
+            rows.expanded -= lost
+        elif lost:
+            column = "filtered" if self.removes in {"unmatched", "nothing"} else self.removes
+            setattr(rows, column, getattr(rows, column) + lost)
+
+
+@dataclass
+class RunRecord:
+    """One run, as the ledger keeps it.
+
+    Attributes:
+        run_id: sorts by time.
+        filtered_at_source: the filter that kept the source from sending rows, in words; they are not read.
+        staged: rows that the target counted in the chamber.
+        seconds: wall time until the record was made.
+    """
+
+    pipeline: str
+    target: str
+    config_version: str
+    run_id: str
+    started_at: datetime
+    status: Status = "running"
+    rows: Rows = field(default_factory=Rows)
+    steps: list[StepCount] = field(default_factory=list)
+    checks: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    error: dict[str, Any] | None = None
+    filtered_at_source: str | None = None
+    staged: int = 0
+    seconds: float = 0.0
+    published: str | None = None
+
+    @classmethod
+    def start(cls, pipeline: str, target: str, config_version: str) -> RunRecord:
+        """Open the record of a new run."""
+        now = datetime.now(UTC)
+        run_id = f"{now:%Y%m%dT%H%M%S}_{secrets.token_hex(4)}"
+        return cls(pipeline, target, config_version, run_id, now)
+
+    def finish(self, status: Status) -> None:
+        """Close the record with how it ended and how long it took."""
+        self.status = status
+        self.seconds = round((datetime.now(UTC) - self.started_at).total_seconds(), 3)
+
+    def tally(self) -> None:
+        """Book every step's losses; call once, when the pass is over."""
+        for step in self.steps:
+            step.add_to(self.rows)
+
+    def balance(self) -> None:
+        """Hold the counts against each other.
+
+        Raises:
+            LedgerError: rows were lost or counted twice; the message shows the sums.
+        """
+        rows = self.rows
+        flow = [("source", rows.read), *((step.step, step.rows_in) for step in self.steps)]
+        ends = [rows.read, *(step.rows_out for step in self.steps)]
+        for (name, arriving), leaving in zip(flow[1:], ends, strict=False):
+            if arriving != leaving:
+                raise self._unbalanced(f"step {name!r} got {arriving:,} rows of the {leaving:,} before it")
+        accepted = ends[-1] - rows.quarantined
+        if accepted != self.staged:
+            raise self._unbalanced(f"{accepted:,} rows were accepted, the target staged {self.staged:,}")
+        if self.staged != rows.written + rows.unchanged:
+            gone = rows.written + rows.unchanged
+            raise self._unbalanced(f"{self.staged:,} rows were staged, the target accounts for {gone:,}")
+        entered = rows.read + rows.expanded
+        left = sum(asdict(rows).values()) - entered
+        if entered != left:
+            raise self._unbalanced(f"{entered:,} rows came in, {left:,} are accounted for")
+
+    def _unbalanced(self, found: str) -> LedgerError:
+        counts = asdict(self.rows)
+        return LedgerError(
+            f"the ledger does not balance: {found}. Nothing was published; this is a fault of Lockgate or of a "
+            f"custom step, please report it. Counts: {counts}.",
+            counts=counts,
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """The result object of ``run --json``."""
+        return {
+            "pipeline": self.pipeline,
+            "run_id": self.run_id,
+            "status": self.status,
+            "target": self.target,
+            "started_at": self.started_at.isoformat(),
+            "config_version": self.config_version,
+            "rows": asdict(self.rows),
+            "filtered_at_source": self.filtered_at_source,
+            "seconds": self.seconds,
+            "steps": [asdict(step) for step in self.steps],
+            "stages": self.stages,
+            "checks": self.checks,
+            "warnings": self.warnings,
+            "published": self.published,
+            "error": self.error,
+        }

@@ -1,0 +1,253 @@
+"""PostgreSQL at the edge: connections, names, the catalogue, and its errors in our words.
+
+Sources and targets share this module; it is the only place that knows SQLSTATEs. Foreign
+errors are mapped once, here, with ``from``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, LiteralString, NoReturn, cast
+
+import adbc_driver_manager
+import psycopg
+from psycopg import sql
+
+from flows import _errors
+from flows._secrets import Secret, redact
+from flows._types import PgType
+from transforms._errors import LockgateError
+from transforms._words import did_you_mean
+
+_CONNECT_SECONDS = 10
+Connection = psycopg.Connection[tuple[Any, ...]]
+Foreign = (psycopg.Error, adbc_driver_manager.Error)
+
+
+def uri(connection_string: Secret) -> str:
+    """Resolve a connection string to what libpq understands; starts the embedded server where asked.
+
+    Raises:
+        SecretError: it holds a reference that cannot be resolved.
+    """
+    revealed = connection_string.reveal()
+    scheme, separator, rest = revealed.partition("://")
+    if scheme == "embedded":
+        from flows._embedded import resolve  # noqa: PLC0415 - the demo extra is optional
+
+        return resolve(revealed)
+    return f"{scheme.partition('+')[0]}{separator}{rest}"  # postgresql+psycopg://, as SQLAlchemy's users write it
+
+
+def connect(connection_string: Secret, *, application: str, side: Side) -> Connection:
+    """Open a connection in autocommit mode.
+
+    Raises:
+        LockgateError: of `side`: unreachable, authentication, missing database.
+    """
+    address = uri(connection_string)
+    with side.mapped():
+        try:
+            return psycopg.connect(
+                address, application_name=application[:63], connect_timeout=_CONNECT_SECONDS, autocommit=True
+            )
+        except psycopg.ProgrammingError as error:  # libpq quotes what it could not read, passwords included
+            raise side.error("unreachable", f"{connection_string} is not a PostgreSQL connection string.") from error
+
+
+def quote(*parts: str) -> str:
+    """Quote an identifier, dotted where there are several parts."""
+    return ".".join('"' + part.replace('"', '""') + '"' for part in parts)
+
+
+def literal(value: object) -> str:
+    """Write a value as an SQL literal, quoted by the driver's own rules."""
+    return sql.Literal(value).as_string(None)
+
+
+def statement(text: str) -> sql.SQL:
+    """Composed SQL text for a driver that accepts only literal strings; values never enter it unquoted."""
+    return sql.SQL(cast(LiteralString, text.replace("{", "{{").replace("}", "}}")))
+
+
+def execute(connection: Connection, text: str, parameters: tuple[object, ...] | None = None) -> psycopg.Cursor[Any]:
+    """Run one statement; `parameters` are bound by the server."""
+    return connection.execute(cast(LiteralString, text), parameters)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table or query, in catalogue terms."""
+
+    name: str
+    pg: PgType
+
+
+@dataclass(frozen=True)
+class Side:
+    """Which end of a run an error belongs to, and what a person calls it.
+
+    Attributes:
+        end: "source" or "target".
+        label: ``source 'source'``, ``target analytics.dim_customers``.
+        address: the connection string with stars, for errors about reaching it.
+    """
+
+    end: str
+    label: str
+    address: str = ""
+
+    def error(self, what: str, message: str) -> LockgateError:
+        """The error class of this end for `what`: ``unreachable``, ``missing``, ``type``, ..."""
+        prefix = self.end.capitalize()
+        general = _errors.ExtractError if self.end == "source" else _errors.LoadError
+        kind: type[LockgateError] = getattr(_errors, f"{prefix}{_CLASSES[what]}Error") if what in _CLASSES else general
+        return kind(f"{self.label}: {message}")
+
+    @contextmanager
+    def mapped(self) -> Iterator[None]:
+        """Turn the driver's errors into ours, once."""
+        try:
+            yield
+        except Foreign as error:
+            self._raise(error)
+
+    def _raise(self, error: psycopg.Error | adbc_driver_manager.Error) -> NoReturn:
+        state = error.sqlstate or ""
+        text = _first_sentence(error)
+        what, advice = _KNOWN.get(state) or _KNOWN.get(state[:2]) or _by_text(text)
+        address = f" {self.address}" if what in {"unreachable", "authentication"} and self.address else ""
+        raise self.error(what, f"{address.strip()}{': ' if address else ''}{text} {advice}".strip()) from error
+
+
+_CLASSES = {
+    "unreachable": "Unreachable",
+    "authentication": "Authentication",
+    "permission": "Permission",
+    "missing": "Missing",
+    "type": "Type",
+    "busy": "Busy",
+    "lost": "ConnectionLost",
+}
+_UNREACHABLE = ("unreachable", "Check the host, the port and that the server is up; then run again.")
+_LOST = ("lost", "Nothing was published. Run again.")
+_AUTHENTICATION = ("authentication", "Check the user and the password.")
+_MISSING = ("missing", "Check the name, and the schema it is in.")
+_PERMISSION = ("permission", "Grant it, or use another user.")
+_BUSY = ("busy", "Run again when the other session is done.")
+_VALUE = ("type", "Nothing was published.")
+
+#: SQLSTATE, or its class, to what happened and what to do next.
+_KNOWN: dict[str, tuple[str, str]] = {
+    "28": _AUTHENTICATION,
+    "08": _LOST,
+    "3D": ("missing", "Check the name of the database."),
+    "3F": _MISSING,
+    "42P01": _MISSING,
+    "42703": _MISSING,
+    "42501": _PERMISSION,
+    "25006": ("permission", "The server is read-only; connect to the primary."),
+    "42": ("query", "Check the query."),
+    "22": _VALUE,
+    "23": ("constraint", "Nothing was published. Fix the rows, or state the rule in quality_rules so that they go to quarantine."),
+    "40": _BUSY,
+    "55P03": _BUSY,
+    "57P0": _LOST,
+    "57": _LOST,
+    "53": ("resources", "Free some space or connections on the server, then run again."),
+}
+
+
+def _by_text(text: str) -> tuple[str, str]:
+    """libpq gives no SQLSTATE for what happens before a session exists."""
+    lowered = text.lower()
+    if "password" in lowered or "authentication" in lowered or "role" in lowered:
+        return _AUTHENTICATION
+    if "database" in lowered and "does not exist" in lowered:
+        return _KNOWN["3D"]
+    if "closed the connection" in lowered or "connection is lost" in lowered or "terminat" in lowered:
+        return _LOST
+    return _UNREACHABLE
+
+
+def _first_sentence(error: psycopg.Error | adbc_driver_manager.Error) -> str:
+    if isinstance(error, psycopg.Error) and error.diag.message_primary:
+        text = error.diag.message_primary
+        detail = error.diag.message_detail
+        text = f"{text} ({detail.rstrip('.')})" if detail and (error.sqlstate or "").startswith("23") else text
+    else:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        text = next((line for line in lines if "FATAL" in line or "ERROR" in line), lines[0] if lines else "no reason given")
+        text = text.rpartition("ERROR:")[2].rpartition("FATAL:")[2].strip() or text
+    return redact(text.rstrip(".")) + "."
+
+
+def split_name(text: str) -> tuple[str, ...]:
+    """Part ``schema.table`` at its dots; double quotes protect a dot.
+
+    Raises:
+        ValueError: it is empty, or has a quote without its twin.
+    """
+    parts: list[str] = []
+    rest = text
+    while True:
+        if rest.startswith('"'):
+            end = rest.replace('""', "\0\0").find('"', 1)
+            if end < 0:
+                raise ValueError(f"{text!r} has a quote without its twin.")
+            part, rest = rest[1:end].replace('""', '"'), rest[end + 1 :]
+        else:
+            end = rest.find(".") if "." in rest else len(rest)
+            part, rest = rest[:end], rest[end:]
+        if not part:
+            raise ValueError(f"{text!r} is not the name of a table. Write 'table' or 'schema.table'.")
+        parts.append(part)
+        if not rest:
+            return tuple(parts)
+        if not rest.startswith("."):
+            raise ValueError(f"{text!r} is not the name of a table. Write 'table' or 'schema.table'.")
+        rest = rest[1:]
+
+
+_DESCRIBE = """
+SELECT t.oid, t.typcategory = 'A' AND t.typelem <> 0 AS is_array,
+       CASE WHEN coalesce(item.typtype, t.typtype) = 'e' THEN 'enum' ELSE coalesce(item.typname, t.typname) END
+FROM pg_type t LEFT JOIN pg_type item ON item.oid = t.typelem AND t.typcategory = 'A'
+WHERE t.oid = ANY(%s)
+"""
+
+
+def columns_of(connection: Connection, query: str) -> list[Column]:
+    """The columns of a query, with their types down to precision; runs nothing but its plan."""
+    described = execute(connection, f"SELECT * FROM ({query}) AS q LIMIT 0").description or []
+    oids = list({column.type_code for column in described})
+    names = {oid: (is_array, name) for oid, is_array, name in execute(connection, _DESCRIBE, (oids,))}
+    return [
+        Column(column.name, _pg_type(*names[column.type_code], column))
+        for column in described
+    ]
+
+
+def _pg_type(is_array: bool, name: str, column: psycopg.Column) -> PgType:
+    is_numeric = name == "numeric"
+    text = column.type_display
+    return PgType(name, text, is_array, column.precision if is_numeric else None, column.scale if is_numeric else None)
+
+
+def text_equality_is_exact(connection: Connection) -> bool:
+    """Whether equal texts are equal bytes here: false once any nondeterministic collation exists."""
+    row = execute(connection, "SELECT NOT EXISTS (SELECT FROM pg_collation WHERE NOT collisdeterministic)").fetchone()
+    return bool(row and row[0])
+
+
+def require_columns(wanted: list[str], present: list[str], side: Side) -> None:
+    """Confirm that every wanted column is there.
+
+    Raises:
+        LockgateError: one is not; with did-you-mean.
+    """
+    for name in wanted:
+        if name not in present:
+            raise side.error("missing", f"no column {name!r}.{did_you_mean(name, present, word='Present')}")

@@ -1,0 +1,72 @@
+"""Rows that broke a rule, kept as they were read, with the rules they broke.
+
+They wait in the run's workspace, on disk, so that memory does not grow with them, until the
+target takes them in the transaction that publishes the load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+
+#: row: bigint, from 0, in the order read (null where a step had merged rows); stage: "read" or "transformed".
+SCHEMA = pl.Schema({"row": pl.Int64, "stage": pl.String, "values": pl.String, "reasons": pl.List(pl.String)})
+
+
+class Quarantine:
+    """The quarantined rows of one run, in files of the run's workspace."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rows = 0
+        self._files: list[Path] = []
+
+    def add(self, rows: pl.DataFrame, positions: pl.Series | None, reasons: pl.Series) -> None:
+        """Keep `rows` with the labels of the rules each one broke.
+
+        Args:
+            rows: as read, or as transformed where `positions` is None.
+            positions: of each row in the order read, from 0.
+            reasons: a list of labels for each row.
+        """
+        if rows.is_empty():
+            return
+        frame = pl.DataFrame(
+            {
+                "row": positions if positions is not None else pl.Series([None] * rows.height, dtype=pl.Int64),
+                "stage": pl.Series(["transformed" if positions is None else "read"] * rows.height),
+                "values": as_json_texts(rows),
+                "reasons": reasons,
+            },
+            schema_overrides=dict(SCHEMA),
+        )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / f"{len(self._files):06}.arrow"
+        frame.write_ipc(file, compression="lz4")
+        self._files.append(file)
+        self.rows += frame.height
+
+    def __iter__(self) -> Iterator[pl.DataFrame]:
+        """The kept rows, a frame at a time, with the columns of `SCHEMA`."""
+        return (pl.read_ipc(file, memory_map=False) for file in self._files)
+
+    def sample(self, rows: int) -> pl.DataFrame:
+        """The first few kept rows."""
+        first = next(iter(self), pl.DataFrame(schema=SCHEMA))
+        return first.head(rows)
+
+
+def as_json_texts(rows: pl.DataFrame) -> pl.Series:
+    """Each row as a JSON object text; dates and decimals as texts, bytes in hex, NaN and infinity as texts."""
+    cast = []
+    for name, dtype in rows.schema.items():
+        if dtype == pl.Binary:
+            cast.append(pl.col(name).bin.encode("hex"))
+        elif dtype.is_float() and not rows[name].drop_nulls().is_finite().all():
+            cast.append(pl.col(name).cast(pl.String))
+    frame = rows.with_columns(cast)
+    if not frame.width:
+        return pl.Series(["{}"] * rows.height)
+    return frame.select(pl.struct(pl.all()).struct.json_encode()).to_series()

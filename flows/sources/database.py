@@ -1,0 +1,192 @@
+"""Rows of a PostgreSQL table or query, streamed over ADBC.
+
+Only the columns, rows and number of rows that the plan needs are asked for, in one statement,
+so that the whole read sees one snapshot of the database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from typing import Annotated, Any, Literal, Self
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from flows._postgres import Column, Connection, Side, columns_of, connect, execute, quote, require_columns, split_name
+from flows._postgres import text_equality_is_exact, uri
+from flows._secrets import Secret
+from flows._types import INFINITE_DAYS, INFINITE_MICROSECONDS, PgType, Reading, reading
+from flows.sources._base import Extract, Pushdown, Source, source
+from flows.sources._parameters import bound
+from flows.sources._pushdown import to_sql
+
+
+class Table(BaseModel):
+    """Which table to read, and which of its columns the pipeline delivers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    table: str
+    columns: tuple[str, ...] | None = None
+
+
+@source
+class Database(Source):
+    """A table (``schema: {table, columns}``) or a ``query`` with ``parameters`` of a PostgreSQL database.
+
+    ``columns`` are the columns that the pipeline *delivers*; a step may use any other column of the
+    table: it is read, used, and dropped. Values of ``parameters`` stand for ``:name`` or ``$1`` in the
+    query and are quoted, never pasted.
+
+    Out: one column per column of the table or query. numeric(p, s) is Decimal(p, s), exactly;
+    timestamptz is in UTC; json, uuid and enums are texts; types without a Polars twin are read as text,
+    with a warning. Rows come in the server's order.
+    """
+
+    type: Literal["database"] = "database"
+    connection_string: Secret
+    table: Annotated[Table | None, Field(alias="schema")] = None
+    query: str | None = None
+    parameters: dict[str, Any] = {}
+    batch_bytes: Annotated[int, Field(ge=64_000, le=256_000_000)] = 4_000_000
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if (self.table is None) == (self.query is None):
+            raise ValueError("give either 'schema' with a 'table', or a 'query'.")
+        if self.parameters and self.query is None:
+            raise ValueError("'parameters' belong to a 'query'.")
+        return self
+
+    def scan(self, name: str) -> Extract:
+        """Learn the schema from the catalogue, and promise the rows.
+
+        Raises:
+            ExtractError: the server, table, column or query cannot be read.
+        """
+        side = self._side(name)
+        query = self._query(side)
+        with closing(connect(self.connection_string, application=f"lockgate {name}", side=side)) as connection:
+            with side.mapped():
+                columns = [_with_scale(connection, query, column) for column in columns_of(connection, query)]
+                exact_text = text_equality_is_exact(connection)
+        return _Scan(self, name, query, columns, exact_text).extract()
+
+    def check(self) -> None:
+        """Reach the server and plan the query.
+
+        Raises:
+            ExtractError: it cannot be read.
+        """
+        self.scan("source")
+
+    def _query(self, side: Side) -> str:
+        if self.query is not None:
+            return bound(self.query, self.parameters, side)
+        assert self.table is not None  # noqa: S101 - the model has one or the other
+        try:
+            return f"SELECT * FROM {quote(*split_name(self.table.table))}"
+        except ValueError as error:
+            raise side.error("missing", str(error)) from error
+
+    def _side(self, name: str) -> Side:
+        return Side("source", f"source {name!r}", str(self.connection_string))
+
+
+class _Scan:
+    """One opened source: SQL for a pushdown, and the rows it gives."""
+
+    def __init__(self, options: Database, name: str, query: str, columns: list[Column], exact_text: bool) -> None:
+        self.options = options
+        self.name = name
+        self.query = query
+        self.types: Mapping[str, PgType] = {column.name: column.pg for column in columns}
+        self.readings: Mapping[str, Reading] = {column.name: reading(column.pg) for column in columns}
+        self.exact_text = exact_text
+        self.side = options._side(name)  # noqa: SLF001 - the two classes are one thing
+
+    def extract(self) -> Extract:
+        schema = pl.Schema({name: how.dtype for name, how in self.readings.items()})
+        delivers = self.options.table.columns if self.options.table else None
+        require_columns(list(delivers or ()), list(schema), self.side)
+        warnings = tuple(
+            f"{self.name}.{name} {how.warning}" for name, how in self.readings.items() if how.warning
+        )
+        return Extract(self.name, schema, self.read, self.sql, self.pushed, delivers, warnings)
+
+    def pushed(self, pushdown: Pushdown) -> str | None:
+        """The SQL of the predicate's part that the server applies."""
+        if pushdown.predicate is None:
+            return None
+        return to_sql(pushdown.predicate, self.types, exact_text=self.exact_text)
+
+    def sql(self, pushdown: Pushdown) -> str:
+        """The one statement that reads what `pushdown` asks for."""
+        names = pushdown.columns if pushdown.columns is not None else tuple(self.readings)
+        selected = ", ".join(f"{self.readings[name].select.format(quote(name))} AS {quote(name)}" for name in names)
+        condition = self.pushed(pushdown)
+        where = f" WHERE {condition}" if condition else ""
+        # A limit counts after the predicate: the server may apply it only if it applies no less than all of it.
+        limit = f" LIMIT {pushdown.limit}" if pushdown.limit is not None and pushdown.predicate is None else ""
+        return f"SELECT {selected} FROM ({self.query}) AS q{where}{limit}"
+
+    def read(self, pushdown: Pushdown) -> Iterator[pl.DataFrame]:
+        """Stream the rows in batches of about ``batch_bytes``."""
+        from adbc_driver_postgresql import StatementOptions, dbapi  # noqa: PLC0415 - 0.2 s that plans need not pay
+
+        names = pushdown.columns if pushdown.columns is not None else tuple(self.readings)
+        decode = [how.decode(pl.col(name)) for name in names if (how := self.readings[name]).decode]
+        guards = _finite_guards({name: self.readings[name].dtype for name in names})
+        # Reader, cursor, connection close in that order, or ADBC hides the cause of an error.
+        with self.side.mapped(), closing(dbapi.connect(uri(self.options.connection_string))) as connection:
+            with closing(connection.cursor()) as cursor:
+                cursor.adbc_statement.set_options(
+                    **{StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(self.options.batch_bytes)}
+                )
+                cursor.execute(self.sql(pushdown))
+                with closing(cursor.fetch_record_batch()) as reader:
+                    for batch in reader:
+                        yield self._decoded(batch, names, decode, guards)
+
+    def _decoded(
+        self, batch: Any, names: tuple[str, ...], decode: list[pl.Expr], guards: list[pl.Expr]
+    ) -> pl.DataFrame:
+        frame = pl.from_arrow(batch, rechunk=False)
+        assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a record batch is a frame
+        try:
+            decoded = frame.with_columns(decode) if decode else frame
+        except pl.exceptions.PolarsError as error:
+            raise self.side.error("type", _unreadable(error)) from error
+        infinite = [name for name, found in decoded.select(guards).row(0, named=True).items() if found] if guards else []
+        if infinite:
+            raise self.side.error(
+                "type",
+                f"column {infinite[0]!r} holds 'infinity', which no calculation would survive. "
+                f"Read it with a query: nullif({quote(infinite[0])}, 'infinity').",
+            )
+        return decoded.select(names)
+
+
+def _with_scale(connection: Connection, query: str, column: Column) -> Column:
+    """Give an unconstrained numeric the scale of the values that are there."""
+    pg = column.pg
+    if pg.name != "numeric" or pg.is_array or pg.precision is not None:
+        return column
+    name = quote(column.name)
+    row = execute(connection, f"SELECT coalesce(max(scale({name})), 0) FROM ({query}) AS q").fetchone()
+    return Column(column.name, PgType(pg.name, pg.text, False, None, min(int(row[0]) if row else 0, 38)))
+
+
+def _finite_guards(schema: Mapping[str, pl.DataType]) -> list[pl.Expr]:
+    infinite = {pl.Date: INFINITE_DAYS, pl.Datetime: INFINITE_MICROSECONDS}
+    return [
+        pl.col(name).to_physical().is_in(infinite[dtype.base_type()]).any()
+        for name, dtype in schema.items()
+        if dtype.base_type() in infinite
+    ]
+
+
+def _unreadable(error: Exception) -> str:
+    first = str(error).split("\n", maxsplit=1)[0]
+    return f"{first}. 'NaN', 'Infinity' and more than 38 digits have no exact Decimal: cast the column in a query."
