@@ -78,10 +78,10 @@ class Secret:
         return _shown_url(self.__text)
 
     def __repr__(self) -> str:
-        return f"Secret('{STARS}')"
+        return f"Secret({self.shown!r})"
 
     def __str__(self) -> str:
-        return STARS
+        return self.shown
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Secret) and self.__text == other.__text

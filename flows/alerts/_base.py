@@ -14,7 +14,7 @@ Kind = TypeVar("Kind", bound="type[Alert]")
 class Alert(BaseModel):
     """A kind of alert channel; its pydantic fields are its YAML keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     type: str
 

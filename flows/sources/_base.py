@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import ClassVar, TypeVar
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import polars as pl
 from polars.io.plugins import register_io_source
@@ -49,6 +49,7 @@ class Extract:
         describe: says in one line what `read` would ask of the source (SQL, a path).
         pushed: the part of a predicate that the source itself applies, in words; None is none of it.
         warnings: what a person should know about the types of this source.
+        failures: what went wrong while `frame` was read; Polars would show it as an error of its own.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Extract:
     pushed: Callable[[Pushdown], str | None] = field(default=lambda _pushdown: None)
     delivers: tuple[str, ...] | None = None
     warnings: tuple[str, ...] = ()
+    failures: list[BaseException] = field(default_factory=list)
 
     @property
     def frame(self) -> pl.LazyFrame:
@@ -67,26 +69,23 @@ class Extract:
             columns: list[str] | None, predicate: pl.Expr | None, limit: int | None, _batch_rows: int | None
         ) -> Iterator[pl.DataFrame]:
             needed = _with_predicate_columns(self.schema, columns, predicate)
-            for batch in self.read(Pushdown(needed, predicate, limit)):
-                kept = batch if predicate is None else batch.filter(predicate)
-                yield kept if columns is None else kept.select(columns)
+            try:
+                for batch in self.read(Pushdown(needed, predicate, limit)):
+                    kept = batch if predicate is None else batch.filter(predicate)
+                    yield kept if columns is None else kept.select(columns)
+            except BaseException as error:
+                self.failures.append(error)
+                raise
 
         return register_io_source(scan, schema=self.schema, explain_name=self.name)
-
-    def named(self, name: str) -> Extract:
-        """The same rows under another name."""
-        return replace(self, name=name)
 
 
 class Source(BaseModel, ABC):
     """A kind of source; its pydantic fields are its YAML keys, one file registers one kind."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     type: str
-
-    #: What a run does with this source's rows when it cannot be scanned twice; see `_stages.extract`.
-    rescannable: ClassVar[bool] = True
 
     @abstractmethod
     def scan(self, name: str) -> Extract:

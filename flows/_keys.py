@@ -1,0 +1,140 @@
+"""The keys of a pipeline in YAML, as pydantic models: what `_config` parses and the JSON Schema describes."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
+
+from flows._schedule import Schedule, Seconds
+from flows._shape import Tagged
+from flows.alerts._base import alerts
+from flows.sources._base import sources
+from flows.targets._base import targets
+from transforms._transform import transforms
+from validations._contract import OnViolation
+from validations._rule import rules
+
+
+class Keys(BaseModel):
+    """Unknown keys are refused; a value never stands in the text of an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class StepKeys(Keys):
+    """One of ``transformations``; ``parameters`` are those of the transform."""
+
+    type: str
+    name: Annotated[str, Field(min_length=1)] | None = None
+    parameters: Any
+
+
+class RuleKeys(Keys):
+    """One of ``quality_rules``; ``parameters`` are those of the rule."""
+
+    type: str
+    field: str | tuple[str, ...] = ()
+    parameters: Any
+    severity: Literal["warn", "error"] = "error"
+    on_violation: OnViolation | None = None
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The columns it is about."""
+        return (self.field,) if isinstance(self.field, str) else self.field
+
+    @property
+    def consequence(self) -> OnViolation:
+        """What becomes of a broken rule."""
+        return self.on_violation or ("warn" if self.severity == "warn" else "quarantine")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        least, most = rules.get(self.type).fields_wanted
+        if not least <= len(self.fields) <= (len(self.fields) if most is None else most):
+            wanted = "takes no 'field'. Remove it." if most == 0 else "is about one 'field'. Write a rule for each."
+            raise ValueError(f"{self.type!r} {wanted}")
+        if self.severity == "warn" and self.on_violation not in {None, "warn"}:
+            raise ValueError(f"'severity: warn' only tells people. Remove it, or 'on_violation: {self.on_violation}'.")
+        return self
+
+
+@cache
+def _step(name: str) -> type[BaseModel]:
+    return create_model(f"{name}_step", __base__=StepKeys, parameters=_parameters(transforms.get(name).parameters))
+
+
+@cache
+def _rule(name: str) -> type[BaseModel]:
+    return create_model(f"{name}_rule", __base__=RuleKeys, parameters=_parameters(rules.get(name).parameters))
+
+
+@cache
+def _source(name: str) -> type[BaseModel]:
+    """The options of a source, and the rules that its rows must keep as they are read."""
+    return create_model(f"{name}_source", __base__=sources.get(name), rules=(tuple[_Rule, ...], ()))
+
+
+def _parameters(model: type[BaseModel]) -> Any:
+    """A field for parameters, which can be left out where each of them has a default."""
+    is_needed = any(field.is_required() for field in model.model_fields.values())
+    return (model, ... if is_needed else Field(default_factory=model))
+
+
+_Step = Annotated[Any, Tagged(transforms, _step)]
+_Rule = Annotated[Any, Tagged(rules, _rule)]
+_Source = Annotated[Any, Tagged(sources, _source)]
+_Target = Annotated[Any, Tagged(targets, targets.get)]
+_Alert = Annotated[Any, Tagged(alerts, alerts.get)]
+
+
+class Monitoring(Keys):
+    """Whom a run tells how it ended."""
+
+    alerts: tuple[_Alert, ...] = ()
+
+
+class ErrorHandling(Keys):
+    """What a run does when something fails.
+
+    Attributes:
+        strategy: `retry` tries a stage again where the error is one that may pass; `fail` stops at once;
+            `continue` lets the pipelines after this one run.
+        retry_delay: seconds before a retry.
+        on_transform_error: `skip` leaves a step out that cannot be planned, with a warning; never the default,
+            because what the step stood for would silently be missing.
+        max_failed_ratio: of the rows judged, the part that may be rejected before the whole load is refused.
+    """
+
+    strategy: Literal["retry", "continue", "fail"] = "fail"
+    max_retries: Annotated[int, Field(ge=0, le=100)] = 3
+    retry_delay: Seconds = 300
+    on_transform_error: Literal["skip", "fail"] = "fail"
+    max_failed_ratio: Annotated[float, Field(ge=0, le=1)] = 0.05
+
+
+class PipelineKeys(Keys):
+    """Everything that stands under a pipeline's name."""
+
+    type: Literal["batch", "stream", "hybrid", "elt"]
+    description: str | None = None
+    tags: tuple[str, ...] = ()
+    schedule: Schedule | None = None
+    source: _Source = None
+    sources: Annotated[dict[str, _Source], Field(min_length=1)] | None = None
+    target: _Target
+    transformations: tuple[_Step, ...] = ()
+    quality_rules: tuple[_Rule, ...] = ()
+    model: Annotated[str | None, Field(alias="schema")] = None
+    monitoring: Monitoring = Monitoring()
+    error_handling: ErrorHandling = ErrorHandling()
+
+    @field_validator("model")
+    @classmethod
+    def _model_reference(cls, value: str | None) -> str | None:
+        module, _, name = (value or "").partition(":")
+        if value is not None and not (name.isidentifier() and all(part.isidentifier() for part in module.split("."))):
+            raise ValueError(f"{value!r} names no class. Write it like 'validations.schemas.customers:Customers'.")
+        return value
