@@ -61,28 +61,28 @@ def test_a_value_from_outside_is_yaml_or_a_text(text, value):
 def test_every_key_and_item_knows_its_line():
     document = parse("a:\n  b: 1\n  c:\n    - x\n    - y: 2\n", "f.yaml")
 
-    assert "f.yaml:1" == document.locate(("a",))
-    assert "f.yaml:2" == document.locate(("a", "b"))
-    assert "f.yaml:4" == document.locate(("a", "c", 0))
-    assert "f.yaml:5" == document.locate(("a", "c", 1, "y"))
+    assert document.locate(("a",)) == "f.yaml:1"
+    assert document.locate(("a", "b")) == "f.yaml:2"
+    assert document.locate(("a", "c", 0)) == "f.yaml:4"
+    assert document.locate(("a", "c", 1, "y")) == "f.yaml:5"
 
 
 def test_what_is_not_there_is_located_at_what_is_above_it():
     document = parse("a:\n  b: 1\n", "f.yaml")
 
-    assert "f.yaml:2" == document.locate(("a", "b", "missing", 3))
-    assert "f.yaml:1" == document.locate(("a", "missing"))
-    assert "f.yaml" == document.locate(("missing",))
-    assert "f.yaml" == document.locate(())
+    assert document.locate(("a", "b", "missing", 3)) == "f.yaml:2"
+    assert document.locate(("a", "missing")) == "f.yaml:1"
+    assert document.locate(("missing",)) == "f.yaml"
+    assert document.locate(()) == "f.yaml"
 
 
 def test_merged_values_keep_the_line_where_they_were_written():
     document = parse("x: &x\n  a: 1\n  b: {c: 2}\ny:\n  <<: *x\n  b: 3\n", "f.yaml")
 
-    assert {"a": 1, "b": 3} == document.data["y"]
-    assert "f.yaml:2" == document.locate(("y", "a"))
-    assert "f.yaml:6" == document.locate(("y", "b"))
-    assert "f.yaml:6" == document.locate(("y", "b", "c"))
+    assert document.data["y"] == {"a": 1, "b": 3}
+    assert document.locate(("y", "a")) == "f.yaml:2"
+    assert document.locate(("y", "b")) == "f.yaml:6"
+    assert document.locate(("y", "b", "c")) == "f.yaml:6"
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_an_alias_is_a_value_of_its_own():
     data = parse("x: &x {a: [1]}\ny: *x\n", "f.yaml").data
     data["x"]["a"].append(2)
 
-    assert {"a": [1]} == data["y"]
+    assert data["y"] == {"a": [1]}
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_an_alias_is_a_value_of_its_own():
         ("a: 1\nb: 2\na: 3", "a.yaml:3  a: 'a' stands here twice, first in line 1."),
         ("a: {1: x, 1: y}", "a.yaml:1  a[1]: 1 stands here twice, first in line 1."),
         ("a: !foo 1", "a.yaml:1  a: the tag '!foo' is not read. Remove it."),
-        ("a: !!python/name:os.system x", "a.yaml:1  a: the tag 'tag:yaml.org,2002:python/name:os.system' is not read. Remove it."),
+        ("a: !!python/name:x y", "a.yaml:1  a: the tag 'tag:yaml.org,2002:python/name:x' is not read. Remove it."),
         ("a: !!int x", "a.yaml:1  a: 'x' is not an int."),
         ("? [1]\n: 2", "a.yaml:1: a key is a text."),
         ("~: 2", "a.yaml:1: a key is a text."),
@@ -176,7 +176,7 @@ def test_a_file_that_is_no_text_is_refused(content, message, tmp_path, monkeypat
 def test_the_usual_beginnings_of_a_file_are_read(start, tmp_path):
     (tmp_path / "a.yaml").write_text(f"{start}a: é\r\nb: 2\r\n", encoding="utf-8")
 
-    assert {"a": "é", "b": 2} == read(tmp_path / "a.yaml").data
+    assert read(tmp_path / "a.yaml").data == {"a": "é", "b": 2}
 
 
 def test_a_folder_is_one_document(tmp_path):
@@ -186,7 +186,7 @@ def test_a_folder_is_one_document(tmp_path):
 
     document = read(tmp_path)
 
-    assert {"one": 1, "two": 2} == document.data["pipelines"]
+    assert document.data["pipelines"] == {"one": 1, "two": 2}
     assert f"{tmp_path}/b.yml:2" == document.locate(("pipelines", "two", "source"))
 
 
@@ -206,7 +206,7 @@ def test_the_mistakes_of_every_file_of_a_folder_are_reported(tmp_path):
 
     with pytest.raises(ConfigError, match="2 mistakes in") as caught:
         read(tmp_path)
-    assert ["a.yaml:2", "b.yaml:1"] == [Path(problem.where).name for problem in caught.value.problems]
+    assert [Path(problem.where).name for problem in caught.value.problems] == ["a.yaml:2", "b.yaml:1"]
 
 
 @pytest.mark.parametrize("name", ["missing.yaml", "."])
@@ -217,11 +217,10 @@ def test_a_path_without_yaml_says_what_to_name(name, tmp_path, monkeypatch):
         read(name)
 
 
+_PIECES = ["<<", "- ", ": ", "\n  ", "&a ", "*a", "!!", "---\n", "0x", "%YAML 1.2\n"]
 _YAMLISH = st.lists(
-    st.sampled_from([*"abc01 \n\t:-?[]{},&*!|>'\"%@`#=~<.\\", "<<", "- ", ": ", "\n  ", "&a ", "*a", "!!", "---\n", "0x", "%YAML 1.2\n"])
-    | st.characters(),
-    max_size=40,
-).map("".join)  # fmt: skip
+    st.sampled_from([*"abc01 \n\t:-?[]{},&*!|>'\"%@`#=~<.\\", *_PIECES]) | st.characters(), max_size=40
+).map("".join)
 
 
 @given(_YAMLISH)
@@ -229,7 +228,9 @@ def test_whatever_the_text_only_config_errors_come_out(text):
     try:
         document = parse(text, "a.yaml")
     except ConfigError as error:
-        assert all(problem.where for problem in error.problems)
-        assert "Traceback" not in str(error)
+        problems = error.problems
     else:
+        problems = ()
         assert isinstance(document.data, dict)
+
+    assert all(problem.where and "Traceback" not in str(problem) for problem in problems)
