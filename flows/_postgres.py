@@ -151,7 +151,10 @@ _KNOWN: dict[str, tuple[str, str]] = {
     "25006": ("permission", "The server is read-only; connect to the primary."),
     "42": ("query", "Check the query."),
     "22": _VALUE,
-    "23": ("constraint", "Nothing was published. Fix the rows, or state the rule in quality_rules so that they go to quarantine."),
+    "23": (
+        "constraint",
+        "Nothing was published. Fix the rows, or state the rule in quality_rules so that they go to quarantine.",
+    ),
     "40": _BUSY,
     "55P03": _BUSY,
     "57P0": _LOST,
@@ -179,7 +182,9 @@ def _first_sentence(error: psycopg.Error | adbc_driver_manager.Error) -> str:
         text = f"{text} ({detail.rstrip('.')})" if detail and (error.sqlstate or "").startswith("23") else text
     else:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        text = next((line for line in lines if "FATAL" in line or "ERROR" in line), lines[0] if lines else "no reason given")
+        text = next(
+            (line for line in lines if "FATAL" in line or "ERROR" in line), lines[0] if lines else "no reason given"
+        )
         text = text.rpartition("ERROR:")[2].rpartition("FATAL:")[2].strip() or text
     return redact(text.rstrip(".")) + "."
 
@@ -224,10 +229,7 @@ def columns_of(connection: Connection, query: str) -> list[Column]:
     described = execute(connection, f"SELECT * FROM ({query}) AS q LIMIT 0").description or []
     oids = list({column.type_code for column in described})
     names = {oid: (is_array, name) for oid, is_array, name in execute(connection, _DESCRIBE, (oids,))}
-    return [
-        Column(column.name, _pg_type(*names[column.type_code], column))
-        for column in described
-    ]
+    return [Column(column.name, _pg_type(*names[column.type_code], column)) for column in described]
 
 
 def _pg_type(is_array: bool, name: str, column: psycopg.Column) -> PgType:

@@ -12,7 +12,12 @@ from pathlib import Path
 import polars as pl
 
 #: row: bigint, from 0, in the order read (null where a step had merged rows); stage: "read" or "transformed".
-SCHEMA = pl.Schema({"row": pl.Int64, "stage": pl.String, "values": pl.String, "reasons": pl.List(pl.String)})
+SCHEMA: dict[str, pl.DataType] = {
+    "row": pl.Int64(),
+    "stage": pl.String(),
+    "values": pl.String(),
+    "reasons": pl.List(pl.String()),
+}
 
 
 class Quarantine:
@@ -33,15 +38,20 @@ class Quarantine:
         """
         if rows.is_empty():
             return
+        if positions is None:
+            self.add_texts(as_json_texts(rows), reasons)
+        else:
+            self._keep(positions, "read", as_json_texts(rows), reasons)
+
+    def add_texts(self, values: pl.Series, reasons: pl.Series) -> None:
+        """Keep rows that are JSON texts already, as transformed."""
+        nowhere = pl.Series([None] * values.len(), dtype=pl.Int64)
+        self._keep(nowhere, "transformed", values, reasons)
+
+    def _keep(self, positions: pl.Series, stage: str, values: pl.Series, reasons: pl.Series) -> None:
         frame = pl.DataFrame(
-            {
-                "row": positions if positions is not None else pl.Series([None] * rows.height, dtype=pl.Int64),
-                "stage": pl.Series(["transformed" if positions is None else "read"] * rows.height),
-                "values": as_json_texts(rows),
-                "reasons": reasons,
-            },
-            schema_overrides=dict(SCHEMA),
-        )
+            {"row": positions, "values": values, "reasons": reasons, "stage": [stage] * values.len()}
+        ).select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items())
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / f"{len(self._files):06}.arrow"
         frame.write_ipc(file, compression="lz4")
@@ -50,7 +60,7 @@ class Quarantine:
 
     def __iter__(self) -> Iterator[pl.DataFrame]:
         """The kept rows, a frame at a time, with the columns of `SCHEMA`."""
-        return (pl.read_ipc(file, memory_map=False) for file in self._files)
+        return (pl.read_ipc(file) for file in self._files)
 
     def sample(self, rows: int) -> pl.DataFrame:
         """The first few kept rows."""

@@ -198,7 +198,9 @@ def _cast(dtype: pl.DataType, pg: PgType) -> Callable[[pl.Expr], pl.Expr] | None
         return _to(_INTEGERS[pg.name]) if dtype.is_integer() else None
     if pg.name in _FLOATS:
         fits = dtype.is_float() and (pg.name == "float8" or base == pl.Float32)
-        small = base in (pl.Int8, pl.Int16, pl.UInt8, pl.UInt16) or (base in (pl.Int32, pl.UInt32) and pg.name == "float8")
+        small = base in (pl.Int8, pl.Int16, pl.UInt8, pl.UInt16) or (
+            base in (pl.Int32, pl.UInt32) and pg.name == "float8"
+        )
         return _to(_FLOATS[pg.name]) if fits or small else None
     if pg.name == "numeric":
         return _numeric_cast(dtype, pg)

@@ -50,10 +50,12 @@ class Offenders:
     Attributes:
         at_fault: true for each row at fault, over the whole set.
         sql: from the table (SQL text) and the name of its row id (SQL text), a SELECT of the ids at fault.
+        is_unique: whether a unique index over the fields proves that nobody is at fault.
     """
 
     at_fault: pl.Expr
     sql: Callable[[str, str], str]
+    is_unique: bool = False
 
 
 @dataclass(frozen=True)

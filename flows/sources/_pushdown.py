@@ -71,7 +71,11 @@ class _Compiler:
     def _comparison(self, body: Node) -> str | None:
         operator = body["op"]
         column, value = body["left"], _value(body["right"])
-        if operator not in _COMPARISONS or value is None or not self._comparable(column, ordered=operator not in _EQUALITIES):
+        if (
+            operator not in _COMPARISONS
+            or value is None
+            or not self._comparable(column, ordered=operator not in _EQUALITIES)
+        ):
             return None
         return f"{quote(column['Column'])} {_COMPARISONS[operator]} {literal(value)}"
 

@@ -110,9 +110,7 @@ class _Scan:
         schema = pl.Schema({name: how.dtype for name, how in self.readings.items()})
         delivers = self.options.table.columns if self.options.table else None
         require_columns(list(delivers or ()), list(schema), self.side)
-        warnings = tuple(
-            f"{self.name}.{name} {how.warning}" for name, how in self.readings.items() if how.warning
-        )
+        warnings = tuple(f"{self.name}.{name} {how.warning}" for name, how in self.readings.items() if how.warning)
         return Extract(self.name, schema, self.read, self.sql, self.pushed, delivers, warnings)
 
     def pushed(self, pushdown: Pushdown) -> str | None:
@@ -158,7 +156,9 @@ class _Scan:
             decoded = frame.with_columns(decode) if decode else frame
         except pl.exceptions.PolarsError as error:
             raise self.side.error("type", _unreadable(error)) from error
-        infinite = [name for name, found in decoded.select(guards).row(0, named=True).items() if found] if guards else []
+        infinite = (
+            [name for name, found in decoded.select(guards).row(0, named=True).items() if found] if guards else []
+        )
         if infinite:
             raise self.side.error(
                 "type",

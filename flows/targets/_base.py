@@ -11,17 +11,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import ClassVar, Literal, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
-from flows._ledger import LedgerBook, Quarantined, RunRecord
+from flows._ledger import RunRecord
+from flows._quarantine import Quarantine
 from transforms._registry import Registry
 from validations._contract import SetRule
 
 Kind = TypeVar("Kind", bound="type[Target]")
-WriteMode = Literal["append", "overwrite", "upsert"]
 
 
 @dataclass(frozen=True)
@@ -39,21 +39,38 @@ class Published:
     deleted: int = 0
     how: str = ""
 
+    @property
+    def changed(self) -> bool:
+        """Whether any row of the target is another one now."""
+        return bool(self.inserted or self.updated or self.deleted)
+
 
 @dataclass(frozen=True)
 class Violation:
     """What a whole-set rule found in the chamber.
 
     Attributes:
-        rule: the rule's label, as in the contract.
-        rows: positions of the offending rows in the order they were staged, from 0; empty for a
-            rule about the set as a whole.
-        observed: what was seen, in words: "3 duplicates", "0 rows".
+        rule: the broken rule.
+        rows: how many rows it blames; 0 for a rule about the set as a whole.
+        observed: what was seen, in words: "3 rows", "0 rows, at least 1 wanted".
     """
 
-    rule: str
-    rows: tuple[int, ...]
+    rule: SetRule
+    rows: int
     observed: str
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Rows taken out of the chamber because a whole-set rule blames them.
+
+    Attributes:
+        keys: the rule's fields of each row, with the staged dtypes.
+        values: each row as it was staged, as a JSON object text.
+    """
+
+    keys: pl.DataFrame
+    values: pl.Series
 
 
 class Chamber(ABC):
@@ -72,12 +89,21 @@ class Chamber(ABC):
         """Hold whole-set rules against the sealed chamber; returns one `Violation` for each broken rule."""
 
     @abstractmethod
-    def take(self, positions: Sequence[int]) -> pl.DataFrame:
-        """Take the rows at these positions out of the chamber, and return them as they were staged."""
+    def take(self, violation: Violation) -> Taken:
+        """Take the rows that `violation` blames out of the chamber."""
 
     @abstractmethod
-    def publish(self, record: RunRecord, quarantined: Sequence[Quarantined]) -> Published:
-        """Publish rows, quarantine and ledger in one transaction; afterwards the chamber is gone."""
+    def publish(self, record: RunRecord, quarantine: Quarantine) -> Published:
+        """Publish rows, quarantine and ledger in one transaction.
+
+        Counts go into `record` and are balanced inside the transaction; a second call for the same run
+        finds what the first one published, and publishes nothing.
+
+        Raises:
+            LoadError: nothing was published.
+            LedgerError: the counts do not balance; nothing was published.
+            RefusedError: a guard refused; nothing was published.
+        """
 
     @abstractmethod
     def discard(self) -> None:
@@ -95,11 +121,46 @@ class Chamber(ABC):
 class Target(BaseModel, ABC):
     """A kind of target; its pydantic fields are its YAML keys, one file registers one kind."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     type: str
-    #: The target's name for people: "analytics.dim_customers".
-    label: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """The target's name for people: ``analytics.dim_customers``."""
+
+    @abstractmethod
+    def open(self, record: RunRecord, schema: pl.Schema) -> Chamber:
+        """Lock the target against other runs, check that `schema` fits, and open a chamber.
+
+        Raises:
+            LoadError: the target cannot be reached, another run holds it, or a column does not fit.
+        """
+
+    @abstractmethod
+    def plan(self, schema: pl.Schema) -> list[str]:
+        """Say what publishing rows of `schema` would do, a line each; changes nothing."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Reach the target and confirm that a run could publish there.
+
+        Raises:
+            LoadError: it could not; the message says what is missing.
+        """
+
+    @abstractmethod
+    def record(self, record: RunRecord, quarantine: Quarantine | None) -> None:
+        """Keep the record, and the quarantine, of a run that published nothing."""
+
+    @abstractmethod
+    def history(self, pipeline: str, limit: int) -> list[dict[str, Any]]:
+        """The newest runs of `pipeline` in the ledger, newest first, as result objects."""
+
+    @abstractmethod
+    def quarantined(self, pipeline: str, run_id: str | None, limit: int) -> list[dict[str, Any]]:
+        """Quarantined rows of a run (of the newest that has any), as objects with row, stage, values, reasons."""
 
 
 targets: Registry[type[Target]] = Registry("target", package="flows.targets")

@@ -32,7 +32,7 @@ def unique(fields: tuple[str, ...], *, columns: tuple[str, ...] = ()) -> Offende
         raise RuleError("unique needs the columns of a key, each once.", path=("field",))
     one = pl.col(key[0]) if len(key) == 1 else pl.struct(key)
     whole = pl.all_horizontal(pl.col(name).is_not_null() for name in key)
-    return Offenders((one.is_duplicated() & whole).alias(key[0]), partial(_repeated_keys, key))
+    return Offenders((one.is_duplicated() & whole).alias(key[0]), partial(_repeated_keys, key), is_unique=True)
 
 
 def _repeated_keys(key: tuple[str, ...], table: str, row_id: str) -> str:

@@ -1,0 +1,219 @@
+"""The one pass over the rows: read, transform, judge and stage at the same time, batch by batch.
+
+Every row that is read ends up in the chamber, in the quarantine, or in the count of a step. A
+reader thread runs ahead and a writer thread behind, a few batches apart, so memory stays flat.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Counts
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+from polars.io.plugins import register_io_source
+
+from flows._ledger import StepCount
+from flows._plan import Counter, Plan
+from flows._quarantine import Quarantine
+from flows._threads import Ahead, Behind
+from validations._contract import Contract
+
+_TAIL_BATCH_ROWS = 50_000
+Progress = Callable[[int], None]
+
+
+@dataclass
+class Judged:
+    """A batch on its way: the rows that are left, and what became of the others.
+
+    Attributes:
+        rows: the rows that are left, transformed so far.
+        positions: where each of them stood in the batch, from 0.
+        rejections: positions and reasons of the rows that broke a rule, a pair for each contract.
+        steps: rows into and out of each step that takes rows away.
+    """
+
+    rows: pl.DataFrame
+    positions: pl.Series
+    rejections: list[tuple[pl.Series, pl.Series]] = field(default_factory=list)
+    steps: list[tuple[int, int]] = field(default_factory=list)
+    violations: Counts[str] = field(default_factory=Counts)
+    failed: set[str] = field(default_factory=set)
+
+    @classmethod
+    def whole(cls, batch: pl.DataFrame) -> Judged:
+        """A batch of which every row is left."""
+        return cls(batch, pl.int_range(batch.height, dtype=pl.Int64, eager=True))
+
+    def hold(self, contract: Contract) -> None:
+        """Take the rows out that break `contract`."""
+        if not contract.row_checks:
+            return
+        verdict = contract.judge(self.rows)
+        self.violations.update(verdict.counts)
+        self.failed.update(verdict.failed)
+        self.rows = verdict.accepted
+        if verdict.positions.len():
+            self.rejections.append((self.positions.gather(verdict.positions), verdict.reasons))
+            everywhere = pl.int_range(self.positions.len(), eager=True)
+            self.positions = self.positions.filter(~everywhere.is_in(verdict.positions.to_list()))
+
+
+def through_head(plan: Plan, batch: pl.DataFrame) -> Judged:
+    """Run the row-local steps over a batch as read; and the contract, where no other step follows."""
+    judged = Judged.whole(batch)
+    judged.hold(plan.read_contract)
+    for segment in plan.segments:
+        arrived = judged.rows.height
+        judged.rows, kept = segment(judged.rows)
+        if kept is not None:
+            judged.positions = judged.positions.gather(kept)
+            judged.steps.append((arrived, judged.rows.height))
+    if not plan.tail:
+        judged.rows = judged.rows.select(list(plan.output))
+        judged.hold(plan.contract)
+    return judged
+
+
+@dataclass
+class Passed:
+    """What a pass counted.
+
+    Attributes:
+        read: rows that the source delivered.
+        accepted: rows that were handed to the chamber.
+        violations: of each row check by its label, those that only warn included.
+        failed: labels of broken rules that refuse the load.
+    """
+
+    steps: list[StepCount]
+    read: int = 0
+    accepted: int = 0
+    violations: Counts[str] = field(default_factory=Counts)
+    failed: set[str] = field(default_factory=set)
+
+
+class Pass:
+    """One pass of a plan.
+
+    Args:
+        stage: takes accepted rows.
+        quarantine: takes rejected rows.
+        spool: a folder to keep the rows as read in, for rules that blame rows later; None to keep none.
+        progress: is told the number of rows read so far.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        stage: Callable[[pl.DataFrame], None],
+        quarantine: Quarantine,
+        *,
+        spool: Path | None,
+        progress: Progress,
+    ) -> None:
+        self.plan = plan
+        self._quarantine = quarantine
+        self._spool = spool
+        self._progress = progress
+        self._stage = stage
+        counted = [segment.counted for segment in plan.segments if segment.counted is not None]
+        self._head = [StepCount(step.name, step.transform.removes) for step in counted]
+        self._passed = Passed(steps=self._head)
+
+    def run(self) -> Passed:
+        """Move every row.
+
+        Raises:
+            LockgateError: of the source, a step or the chamber.
+        """
+        with Ahead(lambda: self.plan.spine.read(self.plan.pushdown)) as batches, Behind(self._stage) as writer:
+            if self.plan.tail:
+                self._through_tail(batches, writer)
+            else:
+                for batch in batches:
+                    self._hand_over(self._headed(batch).rows, writer)
+        return self._passed
+
+    def _headed(self, batch: pl.DataFrame) -> Judged:
+        first = self._passed.read
+        if self._spool is not None:
+            batch.write_ipc(self._spool / f"{first:015}.arrow", compression="lz4")
+        judged = through_head(self.plan, batch)
+        for positions, reasons in judged.rejections:
+            self._quarantine.add(batch[positions], positions + first, reasons)
+        for count, (rows_in, rows_out) in zip(self._head, judged.steps, strict=True):
+            count.rows_in += rows_in
+            count.rows_out += rows_out
+        self._book(judged)
+        self._passed.read += batch.height
+        self._progress(self._passed.read)
+        return judged
+
+    def _book(self, judged: Judged) -> None:
+        self._passed.violations.update(judged.violations)
+        self._passed.failed.update(judged.failed)
+
+    def _hand_over(self, rows: pl.DataFrame, writer: Behind[pl.DataFrame]) -> None:
+        self._passed.accepted += rows.height
+        if not rows.is_empty():
+            writer.put(rows)
+
+    def _through_tail(self, batches: Iterable[pl.DataFrame], writer: Behind[pl.DataFrame]) -> None:
+        """Steps that need the whole set, in Polars' streaming engine."""
+        failures: list[BaseException] = []
+
+        def feed(
+            columns: list[str] | None, _predicate: pl.Expr | None, _limit: int | None, _rows: int | None
+        ) -> Iterator[pl.DataFrame]:
+            try:
+                for batch in batches:
+                    rows = self._headed(batch).rows
+                    yield rows if columns is None else rows.select(columns)
+            except BaseException as error:
+                failures.append(error)  # Polars would wrap it in an error of its own
+                raise
+
+        counters = [Counter() for _ in range(len(self.plan.tail) + 1)]
+        frame = self.plan.counted_tail(register_io_source(feed, schema=self.plan.head_schema), counters)
+        try:
+            for rows in frame.collect_batches(chunk_size=_TAIL_BATCH_ROWS, engine="streaming"):
+                self._judge_transformed(rows, writer)
+        except BaseException:
+            for failure in (*failures, *(failure for side in self.plan.sides.values() for failure in side.failures)):
+                raise failure from None
+            raise
+        self._passed.steps = [
+            *self._head,
+            *(
+                StepCount(step.name, step.transform.removes, before.rows, after.rows)
+                for step, before, after in zip(self.plan.tail, counters, counters[1:], strict=False)
+            ),
+        ]
+
+    def _judge_transformed(self, rows: pl.DataFrame, writer: Behind[pl.DataFrame]) -> None:
+        judged = Judged.whole(rows)
+        judged.hold(self.plan.contract)
+        for positions, reasons in judged.rejections:
+            self._quarantine.add(rows[positions], None, reasons)
+        self._book(judged)
+        self._hand_over(judged.rows, writer)
+
+
+def read_rows_of(plan: Plan, spool: Path, keys: pl.DataFrame) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
+    """Rows as read, with their positions, that were accepted with one of `keys`.
+
+    The plan is a function of the rows, so running its row-local steps again over what was kept finds them.
+    """
+    wanted = keys.unique()
+    for file in sorted(spool.iterdir()):
+        batch = pl.read_ipc(file)
+        judged = through_head(plan, batch)
+        place = pl.int_range(judged.rows.height, eager=True)
+        found = judged.rows.select(keys.columns).with_columns(place.alias("__place__"))
+        places = found.join(wanted, on=keys.columns, how="semi").get_column("__place__").sort()
+        if places.len():
+            positions = judged.positions.gather(places)
+            yield batch[positions], positions + int(file.stem)

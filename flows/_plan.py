@@ -1,0 +1,221 @@
+"""A pipeline's plan: folded once against the source's schema, before a row is read.
+
+Row-local steps at the front run batch by batch, cut after every step that takes rows away, so
+that each is counted where rows really pass; the rest runs in Polars' streaming engine over the
+whole set. What Polars would push to the source is found by running the plan over no rows.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+from polars.io.plugins import register_io_source
+
+from flows.sources._base import Extract, Pushdown
+from transforms._plan import Step, fold, split
+from validations._contract import Contract
+
+Schema = pl.Schema
+_ROW = "__lockgate_row__"
+
+
+class Segment:
+    """Row-local steps over one batch at a time; folded once, run for every batch.
+
+    Attributes:
+        counted: the last step, if it takes rows away; all the others keep every row.
+        schema: columns that come out.
+    """
+
+    def __init__(self, schema: Schema, steps: Sequence[Step], counted: Step | None) -> None:
+        self.counted = counted
+        self._batch = pl.DataFrame(schema=schema)
+        frame = fold(register_io_source(self._feed, schema=schema), steps)
+        if counted is not None:
+            frame = counted.apply(frame.with_row_index(_ROW))
+        self._plan = frame
+        self.schema = Schema({name: dtype for name, dtype in frame.collect_schema().items() if name != _ROW})
+
+    def __call__(self, batch: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series | None]:
+        """Run the steps over a batch; where rows may be gone, with the positions of those that are left."""
+        self._batch = batch
+        result = self._plan.collect(engine="in-memory")
+        if self.counted is None:
+            return result, None
+        return result.drop(_ROW), result.get_column(_ROW)
+
+    def _feed(
+        self, columns: list[str] | None, predicate: pl.Expr | None, limit: int | None, _rows: int | None
+    ) -> Iterator[pl.DataFrame]:
+        yield _pushed(self._batch, columns, predicate, limit)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is known before a row is read.
+
+    Attributes:
+        spine: the source that the steps start from.
+        sides: the other sources, by name, for joins.
+        pushdown: what the plan asks of the spine.
+        segments: row-local steps, run batch by batch.
+        tail: steps that need the whole set.
+        output: columns and dtypes about to be published.
+        read_contract: what must hold for rows as read; `contract`: for rows about to be published.
+        skipped: steps left out because they did not fit and ``on_transform_error: skip`` is set, in words.
+    """
+
+    spine: Extract
+    sides: Mapping[str, Extract]
+    steps: tuple[Step, ...]
+    pushdown: Pushdown
+    segments: tuple[Segment, ...]
+    tail: tuple[Step, ...]
+    output: Schema
+    read_contract: Contract
+    contract: Contract
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def head_schema(self) -> Schema:
+        """Columns after the row-local steps."""
+        return self.segments[-1].schema if self.segments else self.read_contract.columns
+
+    def over(self, frame: pl.LazyFrame) -> pl.LazyFrame:
+        """The whole plan over any frame of the spine's columns: what `plan` explains and `preview` shows."""
+        sides = {name: extract.frame for name, extract in self.sides.items()}
+        return fold(frame, self.steps, sides).select(list(self.output))
+
+    def counted_tail(self, frame: pl.LazyFrame, counts: Sequence[Counter]) -> pl.LazyFrame:
+        """The tail over `frame`, with a counter before each step and behind the last."""
+        sides = {name: extract.frame for name, extract in self.sides.items()}
+        frame = counts[0].watching(frame)
+        for step, counter in zip(self.tail, counts[1:], strict=True):
+            frame = counter.watching(step.apply(frame, sides))
+        return frame.select(list(self.output))
+
+
+class Counter:
+    """Counts the rows that pass a point of a plan; filters stay behind it, so that it sees every row."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._lock = threading.Lock()
+
+    def watching(self, frame: pl.LazyFrame) -> pl.LazyFrame:
+        """The same frame, counted."""
+        return frame.map_batches(
+            self._count,
+            predicate_pushdown=False,
+            projection_pushdown=False,
+            slice_pushdown=False,
+            streamable=True,
+            schema=frame.collect_schema(),
+        )
+
+    def _count(self, batch: pl.DataFrame) -> pl.DataFrame:
+        with self._lock:
+            self.rows += batch.height
+        return batch
+
+
+def make(
+    spine: Extract,
+    sides: Mapping[str, Extract],
+    steps: Sequence[Step],
+    *,
+    read_contract: Callable[[Schema], Contract],
+    contract: Callable[[Schema], Contract],
+    skipped: tuple[str, ...] = (),
+) -> Plan:
+    """Fold `steps` over the sources' schemas.
+
+    Args:
+        read_contract: from columns to what must hold for rows as read.
+        contract: from columns to what must hold for rows about to be published.
+
+    Raises:
+        TransformError: a step does not fit.
+        ContractError: a rule does not fit.
+    """
+    empty = {name: pl.LazyFrame(schema=extract.schema) for name, extract in sides.items()}
+    output = _delivered(spine, fold(pl.LazyFrame(schema=spine.schema), steps, empty).collect_schema())
+    pushdown = _asked(spine, steps, empty, output, _columns_of(read_contract(spine.schema)))
+    names = pushdown.columns or tuple(spine.schema)
+    read = Schema({name: spine.schema[name] for name in names})
+    head, tail = split(steps)
+    return Plan(
+        spine=spine,
+        sides=sides,
+        steps=tuple(steps),
+        pushdown=pushdown,
+        segments=_segments(read, head),
+        tail=tuple(tail),
+        output=output,
+        read_contract=read_contract(read),
+        contract=contract(output),
+        skipped=skipped,
+    )
+
+
+def _delivered(spine: Extract, planned: Schema) -> Schema:
+    """Delivered columns in their order, then new ones; without those that a step may use and nobody asked for."""
+    if spine.delivers is None:
+        return planned
+    new = [name for name in planned if name not in spine.schema]
+    return Schema({name: planned[name] for name in (*spine.delivers, *new) if name in planned})
+
+
+def _asked(
+    spine: Extract, steps: Sequence[Step], sides: Mapping[str, pl.LazyFrame], output: Schema, ruled: set[str]
+) -> Pushdown:
+    """Run the plan over no rows, and see what Polars asks of the source."""
+    asked: list[Pushdown] = []
+
+    def scan(
+        columns: list[str] | None, predicate: pl.Expr | None, limit: int | None, _rows: int | None
+    ) -> Iterator[pl.DataFrame]:
+        asked.append(Pushdown(None if columns is None else tuple(columns), predicate, limit))
+        yield _pushed(pl.DataFrame(schema=spine.schema), columns, None, None)
+
+    fold(register_io_source(scan, schema=spine.schema), steps, sides).select(list(output)).collect()
+    if len(asked) != 1:  # a step that uses its input twice: read everything, once
+        return Pushdown()
+    (found,) = asked
+    if found.columns is None:
+        return found
+    filtered_by = found.predicate.meta.root_names() if found.predicate is not None else []
+    needed = {*found.columns, *ruled, *filtered_by} or {next(iter(spine.schema))}
+    return Pushdown(tuple(name for name in spine.schema if name in needed), found.predicate, found.limit)
+
+
+def _columns_of(contract: Contract) -> set[str]:
+    named = {check.field for check in contract.row_checks if check.field}
+    for check in contract.row_checks:
+        if isinstance(check.good, pl.Expr):
+            named |= set(check.good.meta.root_names())
+    return named | {name for rule in contract.set_rules for name in rule.fields}
+
+
+def _segments(schema: Schema, head: Sequence[Step]) -> tuple[Segment, ...]:
+    """Cut the row-local steps after every one that takes rows away."""
+    segments: list[Segment] = []
+    waiting: list[Step] = []
+    for step in (*head, None):
+        if step is not None and step.transform.removes == "nothing":
+            waiting.append(step)
+        elif step is not None or waiting:
+            segments.append(Segment(segments[-1].schema if segments else schema, waiting, step))
+            waiting = []
+    return tuple(segments)
+
+
+def _pushed(
+    batch: pl.DataFrame, columns: list[str] | None, predicate: pl.Expr | None, limit: int | None
+) -> pl.DataFrame:
+    kept = batch if predicate is None else batch.filter(predicate)
+    kept = kept if limit is None else kept.head(limit)
+    return kept if columns is None else kept.select(columns)

@@ -1,0 +1,260 @@
+"""The four stages of a run as plain functions, without Prefect: the only place that runs a plan.
+
+    extract     opens the sources and learns their schemas; reads nothing
+    transform   folds the steps into one plan; computes nothing
+    validate    runs the plan once, streaming, into the chamber; judges rows, then the whole set
+    load        publishes rows, quarantine and ledger in one transaction of the target
+
+A flow written by hand composes the same functions and gets the same promises.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from flows import _plan
+from flows._config import Pipeline
+from flows._errors import RefusedError
+from flows._ledger import Rows, RunRecord
+from flows._pass import Pass, Passed, read_rows_of
+from flows._plan import Plan
+from flows._quarantine import Quarantine
+from flows._report import Reporter, Silent
+from flows.sources._base import Extract
+from flows.targets._base import Chamber, Violation
+from transforms._errors import TransformError
+from transforms._expressions import clock
+from transforms._plan import Step
+from transforms._words import counted
+from validations._contract import BoundRule, Contract
+from validations._errors import BrokenContractError, TooManyRejectedError
+from validations._verdict import hold_ratio
+
+Extracts = Mapping[str, Extract]
+
+
+@dataclass
+class Run:
+    """What the stages of one run share.
+
+    Attributes:
+        record: the run's record, filled in as the run goes.
+        folder: the run's workspace.
+        quarantine: rows that broke a rule.
+        reporter: is told what happens, for whoever watches.
+    """
+
+    pipeline: Pipeline
+    record: RunRecord
+    folder: Path
+    quarantine: Quarantine
+    reporter: Reporter = field(default_factory=Silent)
+
+    @classmethod
+    def begin(cls, pipeline: Pipeline, record: RunRecord, folder: Path, reporter: Reporter | None = None) -> Run:
+        """A run whose workspace is `folder`."""
+        return cls(pipeline, record, folder, Quarantine(folder / "quarantine"), reporter or Silent())
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[dict[str, object]]:
+        """Time a stage and leave its result in the record; a retried stage replaces its earlier result."""
+        facts: dict[str, object] = {}
+        started = time.monotonic()
+        self.reporter.stage(name)
+        status = "failed"
+        try:
+            yield facts
+            status = "done"
+        finally:
+            seconds = round(time.monotonic() - started, 3)
+            others = [stage for stage in self.record.stages if stage["stage"] != name]
+            self.record.stages = [*others, {"stage": name, "status": status, "seconds": seconds, **facts}]
+
+    def warn(self, warning: str) -> None:
+        """Tell people, once."""
+        if warning not in self.record.warnings:
+            self.record.warnings.append(warning)
+            self.reporter.warning(warning)
+
+
+def extract(run: Run) -> Extracts:
+    """Open every source and learn its schema; read no row.
+
+    Raises:
+        ExtractError: a source cannot be reached or read.
+    """
+    with run.stage("extract") as facts:
+        extracts = {name: source.scan(name) for name, source in run.pipeline.sources.items()}
+        for extracted in extracts.values():
+            for warning in extracted.warnings:
+                run.warn(warning)
+        facts["columns"] = {name: len(extracted.schema) for name, extracted in extracts.items()}
+    return extracts
+
+
+def transform(run: Run, extracts: Extracts) -> Plan:
+    """Fold the steps into one plan, and hold the rules against its columns; compute nothing.
+
+    Raises:
+        TransformError: a step does not fit, and ``on_transform_error`` is not ``skip``.
+        ContractError: a rule does not fit.
+    """
+    with run.stage("transform") as facts, clock(run.record.started_at):
+        plan = planned(run.pipeline, extracts)
+        for skipped in plan.skipped:
+            run.warn(skipped)
+        run.record.filtered_at_source = plan.spine.pushed(plan.pushdown)
+        facts["columns"] = {name: str(dtype) for name, dtype in plan.output.items()}
+    return plan
+
+
+def planned(pipeline: Pipeline, extracts: Extracts) -> Plan:
+    """The plan of a pipeline over its extracts; what `transform`, ``plan`` and ``preview`` share."""
+    (_first, spine), *others = extracts.items()
+    steps, skipped = _fitting(pipeline, extracts)
+    return _plan.make(
+        spine,
+        dict(others),
+        steps,
+        read_contract=lambda schema: _contract(pipeline.source_rules, schema, None, ("source", "rules")),
+        contract=lambda schema: _contract(pipeline.rules, schema, pipeline.model, ("quality_rules",)),
+        skipped=skipped,
+    )
+
+
+def _fitting(pipeline: Pipeline, extracts: Extracts) -> tuple[list[Step], tuple[str, ...]]:
+    """The steps that can be planned; all of them, unless the configuration says to skip."""
+    if pipeline.error_handling.on_transform_error == "fail":
+        return list(pipeline.steps), ()
+    first, *_others = extracts
+    frames = {name: pl.LazyFrame(schema=extracted.schema) for name, extracted in extracts.items()}
+    frame = frames.pop(first)
+    fitting, skipped = [], []
+    for step in pipeline.steps:
+        try:
+            frame = step.apply(frame, frames)
+        except TransformError as error:
+            skipped.append(f"step {step.name!r} was skipped: {error}")
+        else:
+            fitting.append(step)
+    return fitting, tuple(skipped)
+
+
+def _contract(rules: tuple[BoundRule, ...], schema: pl.Schema, model: str | None, place: tuple[str, ...]) -> Contract:
+    if model is None:
+        return Contract.plan(rules, schema)
+    from validations._model import load_model  # noqa: PLC0415 - Pandera takes time that only models need
+
+    return Contract.plan(rules, schema, load_model(model))
+
+
+def validate(run: Run, plan: Plan) -> Chamber:
+    """Run the plan once, streaming, into a chamber of the target; judge rows, then the whole set.
+
+    May be called again for the same run: it starts afresh. The caller closes the chamber.
+
+    Raises:
+        ExtractError: reading failed.
+        LoadError: staging failed.
+        ContractError: a rule that refuses the load was broken, or too many rows were rejected.
+    """
+    with run.stage("validate") as facts:
+        run.record.rows, run.record.checks = Rows(), []
+        run.quarantine = Quarantine(run.folder / "quarantine")
+        chamber = run.pipeline.target.open(run.record, plan.output)
+        try:
+            passed = _passed(run, plan, chamber)
+            run.record.staged = chamber.seal()
+            _audit(run, plan, chamber, passed)
+        except BaseException:
+            chamber.discard()
+            raise
+        facts["rows"] = run.record.staged
+    return chamber
+
+
+def _passed(run: Run, plan: Plan, chamber: Chamber) -> Passed:
+    spool = None
+    if not plan.tail and any(
+        rule.blames_rows and rule.on_violation == "quarantine" for rule in plan.contract.set_rules
+    ):
+        spool = run.folder / "read"
+        spool.mkdir(exist_ok=True)
+        for left in spool.iterdir():
+            left.unlink()
+    passed = Pass(plan, chamber.stage, run.quarantine, spool=spool, progress=run.reporter.rows).run()
+    run.record.rows.read = passed.read
+    run.record.rows.quarantined = run.quarantine.rows
+    run.record.steps = passed.steps
+    run.record.tally()
+    return passed
+
+
+def _audit(run: Run, plan: Plan, chamber: Chamber, passed: Passed) -> None:
+    """Whole-set rules on the chamber, first those that blame rows; then the verdict on the load."""
+    violations = passed.violations
+    failed = set(passed.failed)
+    set_rules = plan.contract.set_rules
+    for rules in ([r for r in set_rules if r.blames_rows], [r for r in set_rules if not r.blames_rows]):
+        for violation in chamber.audit(rules):
+            rule = violation.rule
+            violations[rule.label] = violation.rows or 1
+            if rule.on_violation == "quarantine" and rule.blames_rows:
+                _quarantine(run, plan, chamber, violation)
+            elif rule.on_violation != "warn":
+                failed.add(f"{rule.label} ({violation.observed})")
+    run.record.checks = plan.read_contract.summary(violations) + plan.contract.summary(violations)
+    for check in run.record.checks:
+        if not check["passed"] and check["on_violation"] == "warn":
+            run.warn(f"{check['rule']}: {counted(check['violations'], 'row')} broke this rule, which only warns.")
+    if failed:
+        raise BrokenContractError({label: violations.get(label, 1) for label in failed}, path=(run.pipeline.name,))
+    hold_ratio(
+        run.pipeline.name,
+        rejected=run.record.rows.quarantined,
+        judged=run.record.rows.quarantined + run.record.staged,
+        max_failed_ratio=run.pipeline.error_handling.max_failed_ratio,
+        counts=violations,
+    )
+
+
+def _quarantine(run: Run, plan: Plan, chamber: Chamber, violation: Violation) -> None:
+    """Move the blamed rows from the chamber to quarantine: as read, where they can be found again."""
+    taken = chamber.take(violation)
+    run.record.staged -= taken.values.len()
+    reasons = [violation.rule.label]
+    spool = run.folder / "read"
+    found = list(read_rows_of(plan, spool, taken.keys)) if spool.exists() else []
+    if sum(rows.height for rows, _positions in found) == taken.values.len():
+        for rows, positions in found:
+            run.quarantine.add(rows, positions, pl.Series([reasons] * rows.height))
+    else:  # merged by a step, or written in a form that does not compare: keep what was staged
+        run.quarantine.add_texts(taken.values, pl.Series([reasons] * taken.values.len()))
+    run.record.rows.quarantined = run.quarantine.rows
+
+
+def load(run: Run, chamber: Chamber) -> None:
+    """Publish the chamber, the quarantine and the ledger in one transaction of the target.
+
+    May be called again for the same run: what was published stays published, once.
+
+    Raises:
+        LoadError: nothing was published.
+        RefusedError: a guard refused; nothing was published.
+        LedgerError: the rows do not add up; nothing was published.
+    """
+    with run.stage("load") as facts:
+        published = chamber.publish(run.record, run.quarantine)
+        facts["how"] = published.how
+        facts["inserted"], facts["updated"] = published.inserted, published.updated
+        facts["unchanged"], facts["deleted"] = published.unchanged, published.deleted
+
+
+#: Errors that say "refused": the data or a guard, not a failure of a system.
+REFUSALS = (BrokenContractError, TooManyRejectedError, RefusedError)

@@ -1,0 +1,119 @@
+"""Reading, transforming and writing at the same time: one thread before, one behind.
+
+Few batches wait between them, so memory stays flat; an error on either side stops all of them
+and is raised where the batches are consumed.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+Item = TypeVar("Item")
+
+_DEPTH = 2
+_POLL_SECONDS = 0.1
+
+
+class _End:
+    """What a side says last."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.error = error
+
+
+class Ahead(Generic[Item]):
+    """Iterates over `items` in a thread of its own, a few items ahead of the consumer."""
+
+    def __init__(self, items: Callable[[], Iterator[Item]]) -> None:
+        self._items = items
+        self._queue: queue.Queue[Item | _End] = queue.Queue(_DEPTH)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lockgate-read", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def __iter__(self) -> Iterator[Item]:
+        while True:
+            item = self._queue.get()
+            if isinstance(item, _End):
+                if item.error is not None:
+                    raise item.error
+                return
+            yield item
+
+    def _run(self) -> None:
+        end = _End()
+        items = self._items()
+        try:
+            for item in items:
+                if not self._put(item):
+                    break
+        except BaseException as error:  # noqa: BLE001 - Polars panics are BaseExceptions; the consumer raises it
+            end = _End(error)
+        finally:
+            close = getattr(items, "close", None)
+            if close is not None:
+                close()
+        self._put(end)
+
+    def _put(self, item: Item | _End) -> bool:
+        while not self._stopped.is_set():
+            try:
+                self._queue.put(item, timeout=_POLL_SECONDS)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+
+class Behind(Generic[Item]):
+    """Feeds items to `consume` in a thread of its own; leaving the block waits for the last one."""
+
+    def __init__(self, consume: Callable[[Item], None]) -> None:
+        self._consume = consume
+        self._queue: queue.Queue[Item | _End] = queue.Queue(_DEPTH)
+        self._failed: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="lockgate-write", daemon=True)
+
+    def put(self, item: Item) -> None:
+        """Hand over an item; waits while the consumer is behind.
+
+        Raises:
+            BaseException: what the consumer raised.
+        """
+        if self._failed is not None:
+            raise self._failed
+        self._queue.put(item)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._queue.put(_End())
+        self._thread.join()
+        if error is None and self._failed is not None:
+            raise self._failed
+
+    def _run(self) -> None:
+        while not isinstance(item := self._queue.get(), _End):
+            if self._failed is not None:
+                continue  # drain, so that the producer is never stuck
+            try:
+                self._consume(item)
+            except BaseException as error:  # noqa: BLE001 - raised where the items come from
+                self._failed = error

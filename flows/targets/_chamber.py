@@ -1,0 +1,310 @@
+"""The chamber of a PostgreSQL target: a staging table in the same database.
+
+It is filled by binary COPY in one transaction while the source is still being read, audited in
+SQL, and published by `_publish` together with the ledger and the quarantine. A session lock on
+the target keeps other runs out, and dies with its connection; staging tables that a killed run
+left behind are dropped by the next one that holds the lock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import psycopg
+
+from flows._errors import RefusedError
+from flows._ledger import RunRecord, Rows
+from flows._postgres import Connection, Foreign, Side, connect, execute, literal, quote, uri
+from flows._quarantine import Quarantine
+from flows.targets import _publish, _system
+from flows.targets._base import Chamber, Published, Taken, Violation
+from flows.targets._catalog import Index, TableInfo, describe
+from flows.targets._layout import Layout, place
+from flows.targets._publish import Staged
+from flows.targets._writers import CopyWriter, IngestWriter, Writer
+from transforms._words import counted
+from validations._contract import SetRule
+
+if TYPE_CHECKING:
+    from flows.targets.database import Database
+
+
+class PostgresChamber(Chamber):
+    """A staging table, the connection that fills it, and the way it will be published."""
+
+    def __init__(self, options: Database, record: RunRecord, schema: pl.Schema) -> None:
+        self.options = options
+        self.side = options.side
+        self.schema = schema
+        self._run_id = record.run_id
+        self._application = f"lockgate {record.pipeline} {record.run_id}"
+        self._connection = self._connected()
+        try:
+            with self.side.mapped():
+                self._prepare()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    # --- staging ---
+
+    def _prepare(self) -> None:
+        _system.prepare(self._connection)
+        table = describe(self._connection, self.options.table_parts)
+        self._drop_leftovers(table)
+        self.layout = self.options.layout(self.schema, table)
+        self.staged = Staged(f"{_prefix(table)}{self._run_id}", 0)
+        self._touched = False
+        self._transaction = ExitStack()
+        self._transaction.enter_context(self._connection.transaction())
+        for ddl in self.layout.staging(self.staged.quoted):
+            execute(self._connection, ddl)
+        self._writer: Writer | None = self._open_writer()
+
+    def _open_writer(self) -> Writer:
+        if self.options.writer == "adbc":
+            self._transaction.close()
+            return IngestWriter(uri(self.options.connection_string), _system.SCHEMA, self.staged.name)
+        freeze = self.layout.swaps
+        return CopyWriter(self._connection, self.staged.quoted, self.layout.wires, freeze=freeze)
+
+    def stage(self, rows: pl.DataFrame) -> None:
+        """Cast a batch to the wire types and send it."""
+        assert self._writer is not None  # noqa: S101 - sealed chambers take nothing
+        try:
+            cast = self.layout.cast(rows)
+        except pl.exceptions.PolarsError as error:
+            raise self.side.error("type", str(error).split("\n", maxsplit=1)[0]) from error
+        with self.side.mapped():
+            self._writer.write(cast)
+
+    def seal(self) -> int:
+        """End the COPY, build the indexes that the table will have, and commit."""
+        assert self._writer is not None  # noqa: S101 - sealed once
+        with self.side.mapped():
+            self._writer.finish()
+            self._writer = None
+            self._failed_indexes = self._build(self.layout.indexes)
+            self._transaction.close()
+            rows = execute(self._connection, f"SELECT count(*) FROM {self.staged.quoted}").fetchone()
+        self.staged = Staged(self.staged.name, rows[0] if rows else 0)
+        return self.staged.rows
+
+    def _build(self, indexes: Sequence[Index]) -> list[Index]:
+        """Build indexes on the chamber; returns those that its rows do not allow."""
+        failed = []
+        for index in indexes:
+            try:
+                with self._connection.transaction():
+                    execute(self._connection, index.definition.format(self.staged.quoted))
+                    if index.constraint:
+                        execute(
+                            self._connection,
+                            f"ALTER TABLE {self.staged.quoted} ADD CONSTRAINT {quote(index.name)} "
+                            f"{index.constraint} USING INDEX {quote(index.name)}",
+                        )
+            except psycopg.errors.UniqueViolation:
+                failed.append(index)
+        return failed
+
+    # --- whole-set rules ---
+
+    def audit(self, rules: Sequence[SetRule]) -> list[Violation]:
+        """Hold `rules` against the chamber, in SQL; a unique index that was built is its own proof."""
+        proven = {frozenset(index.columns) for index in self.layout.indexes if index.unique}
+        proven -= {frozenset(index.columns) for index in self._failed_indexes}
+        violations = []
+        with self.side.mapped():
+            for rule in rules:
+                if rule.is_unique and frozenset(rule.fields) in proven:
+                    continue
+                violation = self._audited(rule)
+                if violation is not None:
+                    violations.append(violation)
+        return violations
+
+    def _audited(self, rule: SetRule) -> Violation | None:
+        if not rule.blames_rows:
+            row = execute(self._connection, rule.verdict_sql(self.staged.quoted)).fetchone()
+            good, observed = row or (False, "nothing")
+            return None if good else Violation(rule, 0, observed)
+        blamed = rule.violations_sql(self.staged.quoted, "ctid")
+        row = execute(self._connection, f"SELECT count(*) FROM ({blamed}) AS v").fetchone()
+        rows = row[0] if row else 0
+        return Violation(rule, rows, counted(rows, "row")) if rows else None
+
+    def take(self, violation: Violation) -> Taken:
+        """Delete the blamed rows from the chamber, and hand them over."""
+        rule = violation.rule
+        fields = ", ".join(f"t.{quote(name)}" for name in rule.fields)
+        blamed = rule.violations_sql(self.staged.quoted, "ctid")
+        with self.side.mapped(), self._connection.transaction():
+            rows = execute(
+                self._connection,
+                f"DELETE FROM {self.staged.quoted} AS t WHERE t.ctid IN ({blamed}) "
+                f"RETURNING to_jsonb(t)::text, {fields}",
+            ).fetchall()
+            self._failed_indexes = self._build(self._failed_indexes)
+        self._touched = True
+        self.staged = Staged(self.staged.name, self.staged.rows - len(rows))
+        keys = pl.DataFrame(
+            [row[1:] for row in rows],
+            schema={name: self.schema[name] for name in rule.fields},
+            orient="row",
+            strict=False,
+        )
+        return Taken(keys, pl.Series([row[0] for row in rows], dtype=pl.String))
+
+    # --- publishing ---
+
+    def publish(self, record: RunRecord, quarantine: Quarantine) -> Published:
+        """Publish in one transaction; after a lost connection, on a new one."""
+        if self._connection.closed or self._connection.broken:
+            self._connection = self._connected()
+        with self.side.mapped(), self._connection.transaction():
+            earlier = _system.find(self._connection, record.run_id)
+            if earlier is not None:
+                return _recall(record, earlier)
+            execute(self._connection, f"SET LOCAL lock_timeout = '{self.options.lock_timeout_seconds}s'")
+            self._refuse_duplicate_keys()
+            self._refuse_empty()
+            self._confirm_unchanged()
+            _system.write_quarantine(self._connection, record, quarantine)
+            published = self._published()
+            _settle(record, published)
+            _system.write(self._connection, record)
+            execute(self._connection, f"DROP TABLE IF EXISTS {self.staged.quoted}")
+        return published
+
+    def _published(self) -> Published:
+        layout, mode = self.layout, self.options.mode
+        if layout.creates:
+            published = _publish.create(self._connection, layout, self.staged)
+        elif mode == "append":
+            return _publish.append(self._connection, layout, self.staged)
+        elif mode == "upsert":
+            return _publish.upsert(self._connection, layout, self.staged)
+        else:
+            swapped = self._swapped()
+            if swapped is None:
+                return _publish.overwrite(self._connection, layout, self.staged)
+            published = swapped
+        self._dress()
+        return published
+
+    def _swapped(self) -> Published | None:
+        # Rows deleted from the chamber would come back for readers with an old snapshot: rewrite then.
+        if not self.layout.swaps or self._touched:
+            return None
+        return _publish.swap(self._connection, self.layout, self.staged)
+
+    def _dress(self) -> None:
+        """Give the new table the old one's grants and comment."""
+        table = self.layout.table
+        for grant in table.grants:
+            execute(self._connection, grant.format(table.quoted))
+        if table.comment is not None:
+            execute(self._connection, f"COMMENT ON TABLE {table.quoted} IS {literal(table.comment)}")
+
+    def _refuse_duplicate_keys(self) -> None:
+        if not self._failed_indexes:
+            return
+        names = ", ".join(repr(name) for name in self._failed_indexes[0].columns)
+        raise self.side.error(
+            "constraint",
+            f"several rows share a key ({names}). Add a 'unique' rule to quality_rules so that they go to "
+            "quarantine, or a 'deduplicate' step that picks one.",
+        )
+
+    def _refuse_empty(self) -> None:
+        if self.staged.rows or self.options.mode != "overwrite" or self.options.allow_empty:
+            return
+        raise RefusedError(
+            f"{self.side.label}: the load is empty, and overwriting with it would leave no rows. "
+            "Set target.allow_empty: true if that is meant.",
+            guard="allow_empty",
+            observed=0,
+        )
+
+    def _confirm_unchanged(self) -> None:
+        table = describe(self._connection, self.options.table_parts)
+        if (table.oid, table.columns) != (self.layout.table.oid, self.layout.table.columns):
+            raise self.side.error("busy", "the table was changed while the run was under way. Run again.")
+        if self.layout.swaps and table != self.layout.table:
+            self._touched = True  # something new hangs on it: rewrite it in place
+
+    def discard(self) -> None:
+        """Roll back, drop the staging table, and let go of the lock with the connection."""
+        with suppress(*Foreign):
+            if self._writer is not None:
+                self._writer.abandon()
+                self._writer = None
+            if not (self._connection.closed or self._connection.broken):
+                self._connection.rollback()
+                execute(self._connection, f"DROP TABLE IF EXISTS {self.staged.quoted}")
+        self._connection.close()
+
+    # --- connection, lock, leftovers ---
+
+    def _connected(self) -> Connection:
+        connection = connect(self.options.connection_string, application=self._application, side=self.side)
+        try:
+            with self.side.mapped():
+                self._lock(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _lock(self, connection: Connection) -> None:
+        table = describe(connection, self.options.table_parts)
+        key = f"hashtextextended({literal(f'lockgate: {table.schema}.{table.name}')}, 0)"
+        row = execute(connection, f"SELECT pg_try_advisory_lock({key})").fetchone()
+        if row and row[0]:
+            return
+        holder = execute(
+            connection,
+            f"WITH k AS (SELECT {key} AS key) SELECT a.application_name FROM k, pg_locks l JOIN pg_stat_activity a USING (pid) "
+            "WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 "
+            "AND ((l.classid::bigint << 32) | l.objid::bigint) = k.key AND l.database = "
+            "(SELECT oid FROM pg_database WHERE datname = current_database())",
+        ).fetchone()
+        who = f"{holder[0]!r}" if holder and holder[0] else "another session"
+        raise self.side.error("busy", f"another run is loading it ({who}). Run again when that one is done.")
+
+    def _drop_leftovers(self, table: TableInfo) -> None:
+        """Drop staging tables of this target: whoever made them is dead, for we hold the lock."""
+        names = execute(
+            self._connection,
+            "SELECT tablename FROM pg_tables WHERE schemaname = %s AND starts_with(tablename, %s)",
+            (_system.SCHEMA, _prefix(table)),
+        ).fetchall()
+        for (name,) in names:
+            execute(self._connection, f"DROP TABLE {quote(_system.SCHEMA, name)}")
+
+
+def _prefix(table: TableInfo) -> str:
+    digest = hashlib.sha256(f"{table.schema}.{table.name}".encode()).hexdigest()[:12]
+    return f"staging_{digest}_"
+
+
+def _settle(record: RunRecord, published: Published) -> None:
+    """Book what the target did, hold the counts against each other, and close the record."""
+    record.rows.written = published.inserted + published.updated
+    record.rows.unchanged = published.unchanged
+    record.balance()
+    record.published = published.how
+    record.finish("published" if published.changed else "unchanged")
+
+
+def _recall(record: RunRecord, earlier: dict[str, Any]) -> Published:
+    """Take over what an earlier attempt of the same run published before its answer was lost."""
+    record.rows = Rows(**earlier["rows"])
+    record.published = earlier["published"]
+    record.finish(earlier["status"])
+    return Published(record.rows.written, unchanged=record.rows.unchanged, how=earlier["published"])

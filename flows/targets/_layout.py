@@ -1,0 +1,153 @@
+"""How rows of one schema fit one table: the gate that every column passes before a byte moves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from flows._postgres import Side, quote
+from flows._types import DoesNotFit, PgType, Writing, created_type, writing
+from flows.targets._catalog import Index, TableInfo
+from transforms._words import did_you_mean
+
+_NO_EQUALITY = {"json", "xml", "point", "box", "polygon"}
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A column of the load and how it is written."""
+
+    name: str
+    pg: PgType
+    writing: Writing
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Columns of the load, placed in a table that is there or will be made.
+
+    Attributes:
+        key: the primary key, from the configuration or the table.
+        swaps: whether the chamber itself may become the table.
+    """
+
+    table: TableInfo
+    columns: tuple[Placed, ...]
+    key: tuple[str, ...]
+    swaps: bool
+
+    @property
+    def creates(self) -> bool:
+        """Whether the table is not there yet."""
+        return self.table.oid is None
+
+    @property
+    def wires(self) -> dict[str, str]:
+        """The wire type of each column, in order."""
+        return {column.name: column.writing.wire for column in self.columns}
+
+    def cast(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Cast a frame to exactly the wire types; strict, a value that does not survive raises."""
+        return rows.select(column.writing.cast(pl.col(column.name)).alias(column.name) for column in self.columns)
+
+    @property
+    def names(self) -> str:
+        """The quoted columns, with commas."""
+        return ", ".join(quote(column.name) for column in self.columns)
+
+    @property
+    def values(self) -> str:
+        """SQL for the columns of the chamber in the table's types, with commas."""
+        return ", ".join(column.writing.publish.format(quote(column.name)) for column in self.columns)
+
+    def compared(self, alias: str) -> str:
+        """The columns outside the key, of the table or its like `alias`, as a row that can be compared."""
+        return self._row([(f"{alias}.{quote(column.name)}", column) for column in self.columns])
+
+    def staged_compared(self, alias: str) -> str:
+        """The same row, of the staging table `alias`, in the table's types."""
+        return self._row(
+            [(column.writing.publish.format(f"{alias}.{quote(column.name)}"), column) for column in self.columns]
+        )
+
+    def _row(self, parts: list[tuple[str, Placed]]) -> str:
+        compared = [
+            f"{text}::text" if column.pg.name in _NO_EQUALITY else text
+            for text, column in parts
+            if column.name not in self.key
+        ]
+        return f"ROW({', '.join(compared)})"
+
+    def staging(self, name: str) -> list[str]:
+        """Statements that make the staging table `name` (quoted)."""
+        if self.creates:
+            return [f"CREATE TABLE {name} ({self._created_columns()})"]
+        if self.swaps:
+            like = "INCLUDING ALL EXCLUDING INDEXES EXCLUDING STATISTICS EXCLUDING IDENTITY"
+            return [f"CREATE TABLE {name} (LIKE {self.table.quoted} {like})"]
+        columns = ", ".join(f"{quote(column.name)} {column.writing.staged}" for column in self.columns)
+        return [f"CREATE UNLOGGED TABLE {name} ({columns})"]
+
+    def _created_columns(self) -> str:
+        return ", ".join(
+            f"{quote(column.name)} {column.pg.text}{' NOT NULL' if column.name in self.key else ''}"
+            for column in self.columns
+        )
+
+    @property
+    def indexes(self) -> tuple[Index, ...]:
+        """Indexes that the chamber needs before it can become the table."""
+        if not self.swaps:
+            return ()
+        if not self.creates:
+            return self.table.indexes
+        if not self.key:
+            return ()
+        name = f"{self.table.name[:58]}_pkey"
+        columns = ", ".join(map(quote, self.key))
+        definition = f"CREATE UNIQUE INDEX {quote(name)} ON {{}} USING btree ({columns})"
+        return (Index(name, definition, self.key, True, "PRIMARY KEY"),)
+
+
+def place(schema: pl.Schema, table: TableInfo, side: Side, *, key: tuple[str, ...], overwrites: bool) -> Layout:
+    """Place the columns of `schema` in `table`.
+
+    Raises:
+        LoadError: a column does not fit, is not there, may not be written, or is needed and not delivered.
+    """
+    if not schema:
+        raise side.error("type", "the pipeline delivers no columns. Select at least one.")
+    present = {column.name: column for column in table.columns}
+    placed = []
+    for name, dtype in schema.items():
+        if table.oid is not None:
+            _writable(name, table, side)
+        try:
+            pg = present[name].pg if table.oid is not None else created_type(dtype)
+            placed.append(Placed(name, pg, writing(dtype, pg)))
+        except DoesNotFit as error:
+            raise side.error("type", f"column {name!r}: {error}") from error
+    for name in key:
+        if name not in schema:
+            raise side.error(
+                "missing", f"primary_key names no column {name!r}.{did_you_mean(name, schema, word='Present')}"
+            )
+    for column in table.columns:
+        if column.name not in schema and not column.fills_itself and not column.generated:
+            raise side.error("missing", f"column {column.name!r} is NOT NULL and the pipeline does not deliver it.")
+    as_is = all(column.writing.publish == "{}" for column in placed)
+    swaps = as_is and (table.oid is None or (overwrites and table.keeps is None))
+    return Layout(table, tuple(placed), key or table.primary_key, swaps)
+
+
+def _writable(name: str, table: TableInfo, side: Side) -> None:
+    present = {column.name: column for column in table.columns}
+    if name not in present:
+        known = did_you_mean(name, present, word="Present")
+        raise side.error(
+            "missing",
+            f"the table has no column {name!r}.{known} Add the column, or drop or rename it with a 'map' step.",
+        )
+    if present[name].generated:
+        raise side.error("type", f"column {name!r} is generated by the database. Drop it with a 'map' step.")

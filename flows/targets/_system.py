@@ -1,0 +1,123 @@
+"""The system tables beside the data, in schema ``lockgate``: the ledger and the quarantine."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from flows._ledger import RunRecord
+from flows._postgres import Connection, execute, literal, statement
+from flows._quarantine import Quarantine
+
+SCHEMA = "lockgate"
+_SETUP_LOCK = "lockgate: system tables"
+
+_TABLES = """
+CREATE SCHEMA IF NOT EXISTS lockgate;
+CREATE TABLE IF NOT EXISTS lockgate.loads (
+    run_id text PRIMARY KEY,
+    pipeline text NOT NULL,
+    target text NOT NULL,
+    status text NOT NULL,
+    started_at timestamptz NOT NULL,
+    finished_at timestamptz NOT NULL DEFAULT now(),
+    config_version text NOT NULL,
+    rows_read bigint NOT NULL,
+    rows_written bigint NOT NULL,
+    rows_quarantined bigint NOT NULL,
+    record jsonb NOT NULL
+);
+COMMENT ON TABLE lockgate.loads IS 'The ledger: one row a run, committed together with its data.';
+CREATE INDEX IF NOT EXISTS loads_pipeline ON lockgate.loads (pipeline, started_at DESC);
+CREATE TABLE IF NOT EXISTS lockgate.quarantine (
+    run_id text NOT NULL,
+    pipeline text NOT NULL,
+    number bigint NOT NULL,
+    row bigint,
+    stage text NOT NULL,
+    "values" jsonb NOT NULL,
+    reasons text[] NOT NULL,
+    PRIMARY KEY (run_id, number)
+);
+COMMENT ON TABLE lockgate.quarantine IS 'Rows that broke a rule, as they were read, with the rules they broke.';
+"""
+
+
+def prepare(connection: Connection) -> None:
+    """Make the schema and its tables where they are missing; safe with others doing the same."""
+    row = execute(connection, "SELECT to_regclass('lockgate.loads'), to_regclass('lockgate.quarantine')").fetchone()
+    if row and all(row):
+        return
+    with connection.transaction():
+        execute(connection, f"SELECT pg_advisory_xact_lock(hashtextextended({literal(_SETUP_LOCK)}, 0))")
+        connection.execute(statement(_TABLES))
+
+
+def find(connection: Connection, run_id: str) -> dict[str, Any] | None:
+    """The ledger's record of a run, or None."""
+    row = execute(connection, "SELECT record FROM lockgate.loads WHERE run_id = %s", (run_id,)).fetchone()
+    return row[0] if row else None
+
+
+def write(connection: Connection, record: RunRecord) -> None:
+    """Insert a run's record into the ledger, in the caller's transaction."""
+    rows = record.rows
+    execute(
+        connection,
+        "INSERT INTO lockgate.loads (run_id, pipeline, target, status, started_at, finished_at, config_version, "
+        "rows_read, rows_written, rows_quarantined, record) "
+        "VALUES (%s, %s, %s, %s, %s, clock_timestamp(), %s, %s, %s, %s, %s::jsonb)",
+        (
+            record.run_id, record.pipeline, record.target, record.status, record.started_at, record.config_version,
+            rows.read, rows.written, rows.quarantined, json.dumps(record.as_json()),
+        ),
+    )  # fmt: skip
+
+
+def write_quarantine(connection: Connection, record: RunRecord, quarantine: Quarantine) -> None:
+    """Copy a run's quarantined rows into the quarantine, in the caller's transaction."""
+    if not quarantine.rows:
+        return
+    number = 0
+    with (
+        connection.cursor() as cursor,
+        cursor.copy(
+            'COPY lockgate.quarantine (run_id, pipeline, number, row, stage, "values", reasons) FROM STDIN'
+        ) as copy,
+    ):
+        for frame in quarantine:
+            for row, stage, values, reasons in frame.iter_rows():
+                # jsonb holds no NUL; its escaped form stands for it as text
+                kept = values.replace("\\u0000", "\\\\u0000")
+                copy.write_row((record.run_id, record.pipeline, number, row, stage, kept, reasons))
+                number += 1
+
+
+def history(connection: Connection, pipeline: str, limit: int) -> list[dict[str, Any]]:
+    """The newest runs of a pipeline, newest first; none where the ledger is not there yet."""
+    if not _is_there(connection):
+        return []
+    query = "SELECT record FROM lockgate.loads WHERE pipeline = %s ORDER BY started_at DESC, run_id DESC LIMIT %s"
+    return [record for (record,) in execute(connection, query, (pipeline, limit))]
+
+
+def quarantined(connection: Connection, pipeline: str, run_id: str | None, limit: int) -> list[dict[str, Any]]:
+    """Quarantined rows of one run; of the newest run that has any where `run_id` is None."""
+    if not _is_there(connection):
+        return []
+    query = """
+        SELECT run_id, row, stage, "values", reasons FROM lockgate.quarantine
+        WHERE pipeline = %s AND run_id = coalesce(%s::text,
+            (SELECT run_id FROM lockgate.loads WHERE pipeline = %s AND rows_quarantined > 0
+             ORDER BY started_at DESC, run_id DESC LIMIT 1))
+        ORDER BY number LIMIT %s
+    """
+    names = ("run_id", "row", "stage", "values", "reasons")
+    return [
+        dict(zip(names, row, strict=True)) for row in execute(connection, query, (pipeline, run_id, pipeline, limit))
+    ]
+
+
+def _is_there(connection: Connection) -> bool:
+    row = execute(connection, "SELECT to_regclass('lockgate.loads') IS NOT NULL").fetchone()
+    return bool(row and row[0])
