@@ -134,8 +134,12 @@ def make(
     """Fold `steps` over the sources' schemas.
 
     Args:
+        spine: the source that the steps start from.
+        sides: the other sources, by name.
+        steps: in order.
         read_contract: from columns to what must hold for rows as read.
         contract: from columns to what must hold for rows about to be published.
+        skipped: steps that were left out, in words.
 
     Raises:
         TransformError: a step does not fit.

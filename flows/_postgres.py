@@ -69,12 +69,12 @@ def literal(value: object) -> str:
 
 def statement(text: str) -> sql.SQL:
     """Composed SQL text for a driver that accepts only literal strings; values never enter it unquoted."""
-    return sql.SQL(cast(LiteralString, text.replace("{", "{{").replace("}", "}}")))
+    return sql.SQL(cast("LiteralString", text.replace("{", "{{").replace("}", "}}")))
 
 
 def execute(connection: Connection, text: str, parameters: tuple[object, ...] | None = None) -> psycopg.Cursor[Any]:
     """Run one statement; `parameters` are bound by the server."""
-    return connection.execute(cast(LiteralString, text), parameters)
+    return connection.execute(cast("LiteralString", text), parameters)
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ _KNOWN: dict[str, tuple[str, str]] = {
 
 
 def _by_text(text: str) -> tuple[str, str]:
-    """libpq gives no SQLSTATE for what happens before a session exists."""
+    """The client library gives no SQLSTATE for what happens before a session exists."""
     lowered = text.lower()
     if "password" in lowered or "authentication" in lowered or "role" in lowered:
         return _AUTHENTICATION

@@ -28,7 +28,7 @@ from flows._quarantine import Quarantine
 from flows._report import Reporter, Silent
 from flows.sources._base import Extract
 from flows.targets._base import Chamber, Violation
-from transforms._errors import TransformError
+from transforms._errors import LockgateError, TransformError
 from transforms._expressions import clock
 from transforms._plan import Step
 from transforms._words import counted
@@ -122,8 +122,8 @@ def planned(pipeline: Pipeline, extracts: Extracts) -> Plan:
         spine,
         dict(others),
         steps,
-        read_contract=lambda schema: _contract(pipeline.source_rules, schema, None, ("source", "rules")),
-        contract=lambda schema: _contract(pipeline.rules, schema, pipeline.model, ("quality_rules",)),
+        read_contract=lambda schema: _read_contract(pipeline.source_rules, schema),
+        contract=lambda schema: _contract(pipeline.rules, schema, pipeline.model),
         skipped=skipped,
     )
 
@@ -146,12 +146,20 @@ def _fitting(pipeline: Pipeline, extracts: Extracts) -> tuple[list[Step], tuple[
     return fitting, tuple(skipped)
 
 
-def _contract(rules: tuple[BoundRule, ...], schema: pl.Schema, model: str | None, place: tuple[str, ...]) -> Contract:
+def _contract(rules: tuple[BoundRule, ...], schema: pl.Schema, model: str | None) -> Contract:
     if model is None:
         return Contract.plan(rules, schema)
     from validations._model import load_model  # noqa: PLC0415 - Pandera takes time that only models need
 
     return Contract.plan(rules, schema, load_model(model))
+
+
+def _read_contract(rules: tuple[BoundRule, ...], schema: pl.Schema) -> Contract:
+    try:
+        return Contract.plan(rules, schema)
+    except LockgateError as error:  # the same rules, written in another place
+        error.path = ("source", "rules", *error.path[1:])
+        raise
 
 
 def validate(run: Run, plan: Plan) -> Chamber:

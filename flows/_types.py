@@ -190,7 +190,7 @@ def writing(dtype: pl.DataType, pg: PgType) -> Writing:
     raise DoesNotFit(_advice(dtype, pg))
 
 
-def _cast(dtype: pl.DataType, pg: PgType) -> Callable[[pl.Expr], pl.Expr] | None:  # noqa: PLR0911 - one line a family
+def _cast(dtype: pl.DataType, pg: PgType) -> Callable[[pl.Expr], pl.Expr] | None:  # noqa: PLR0911 - one line a family of types
     base = dtype.base_type()
     if dtype == pl.Null():
         return _to(_null_twin(pg)) if pg.name in _WIRE else None

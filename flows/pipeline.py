@@ -14,8 +14,9 @@ from flows import _stages
 from flows._config import Pipeline
 from flows._errors import LoadError, as_json
 from flows._ledger import RunRecord
+from flows._plan import Plan
 from flows._report import Reporter
-from flows._stages import REFUSALS, Extracts, Plan, Run
+from flows._stages import REFUSALS, Extracts, Run
 from flows._workspace import workspace
 from flows.targets._base import Chamber
 from transforms._errors import LockgateError

@@ -8,10 +8,11 @@ literals by the driver's own quoting; the query is read token by token, and text
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 import sqlglot
-from sqlglot.tokens import Token, TokenType
+from sqlglot.tokenizer_core import Token, TokenType
 
 from flows._postgres import Side, literal
 from transforms._words import did_you_mean
@@ -43,7 +44,7 @@ def bound(query: str, parameters: Mapping[str, Any], side: Side) -> str:
 
 def _parameters(tokens: list[Token]) -> Iterator[tuple[int, int, str]]:
     """Start, end and name of every parameter."""
-    for mark, name in zip(tokens, tokens[1:], strict=False):
+    for mark, name in pairwise(tokens):
         adjacent = mark.end + 1 == name.start
         colon = mark.token_type is TokenType.COLON and name.text.isidentifier()
         dollar = mark.token_type is TokenType.PARAMETER and mark.text == "$" and name.token_type is TokenType.NUMBER

@@ -122,5 +122,5 @@ def _value(node: Node) -> Any:
         return None
     value = pl.select(pl.Expr.deserialize(io.StringIO(json.dumps(node)), format="json")).to_series()
     if value.dtype == pl.List:
-        return value.explode(empty_as_null=False).to_list() if value.dtype.inner != pl.Null else []
+        return value.item().to_list()
     return value.to_list() if value.len() != 1 or "Series" in node["Literal"] else value.item()

@@ -7,14 +7,25 @@ so that the whole read sees one snapshot of the database.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Annotated, Any, Literal, Self
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from flows._postgres import Column, Connection, Side, columns_of, connect, execute, quote, require_columns, split_name
-from flows._postgres import text_equality_is_exact, uri
+from flows._postgres import (
+    Column,
+    Connection,
+    Side,
+    columns_of,
+    connect,
+    execute,
+    quote,
+    require_columns,
+    split_name,
+    text_equality_is_exact,
+    uri,
+)
 from flows._secrets import Secret
 from flows._types import INFINITE_DAYS, INFINITE_MICROSECONDS, PgType, Reading, reading
 from flows.sources._base import Extract, Pushdown, Source, source
@@ -48,7 +59,7 @@ class Database(Source):
     connection_string: Secret
     table: Annotated[Table | None, Field(alias="schema")] = None
     query: str | None = None
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field(default_factory=dict)
     batch_bytes: Annotated[int, Field(ge=64_000, le=256_000_000)] = 4_000_000
 
     @model_validator(mode="after")
@@ -67,10 +78,9 @@ class Database(Source):
         """
         side = self._side(name)
         query = self._query(side)
-        with closing(connect(self.connection_string, application=f"lockgate {name}", side=side)) as connection:
-            with side.mapped():
-                columns = [_with_scale(connection, query, column) for column in columns_of(connection, query)]
-                exact_text = text_equality_is_exact(connection)
+        with closing(self._connect(name, side)) as connection, side.mapped():
+            columns = [_with_scale(connection, query, column) for column in columns_of(connection, query)]
+            exact_text = text_equality_is_exact(connection)
         return _Scan(self, name, query, columns, exact_text).extract()
 
     def check(self) -> None:
@@ -89,6 +99,9 @@ class Database(Source):
             return f"SELECT * FROM {quote(*split_name(self.table.table))}"
         except ValueError as error:
             raise side.error("missing", str(error)) from error
+
+    def _connect(self, name: str, side: Side) -> Connection:
+        return connect(self.connection_string, application=f"lockgate {name}", side=side)
 
     def _side(self, name: str) -> Side:
         return Side("source", f"source {name!r}", str(self.connection_string))
@@ -136,16 +149,15 @@ class _Scan:
         names = pushdown.columns if pushdown.columns is not None else tuple(self.readings)
         decode = [how.decode(pl.col(name)) for name in names if (how := self.readings[name]).decode]
         guards = _finite_guards({name: self.readings[name].dtype for name in names})
-        # Reader, cursor, connection close in that order, or ADBC hides the cause of an error.
-        with self.side.mapped(), closing(dbapi.connect(uri(self.options.connection_string))) as connection:
-            with closing(connection.cursor()) as cursor:
-                cursor.adbc_statement.set_options(
-                    **{StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(self.options.batch_bytes)}
-                )
-                cursor.execute(self.sql(pushdown))
-                with closing(cursor.fetch_record_batch()) as reader:
-                    for batch in reader:
-                        yield self._decoded(batch, names, decode, guards)
+        with ExitStack() as opened:  # closes reader, cursor, connection in that order, or ADBC hides an error's cause
+            opened.enter_context(self.side.mapped())
+            connection = opened.enter_context(closing(dbapi.connect(uri(self.options.connection_string))))
+            cursor = opened.enter_context(closing(connection.cursor()))
+            batch_bytes = {StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(self.options.batch_bytes)}
+            cursor.adbc_statement.set_options(**batch_bytes)
+            cursor.execute(self.sql(pushdown))
+            for batch in opened.enter_context(closing(cursor.fetch_record_batch())):
+                yield self._decoded(batch, names, decode, guards)
 
     def _decoded(
         self, batch: Any, names: tuple[str, ...], decode: list[pl.Expr], guards: list[pl.Expr]

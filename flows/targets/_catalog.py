@@ -164,7 +164,8 @@ SELECT CASE
     THEN 'it has deferrable or unvalidated constraints'
   WHEN EXISTS (SELECT FROM pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal) THEN 'it has triggers'
   WHEN EXISTS (SELECT FROM pg_rewrite WHERE ev_class = c.oid) THEN 'it has rules'
-  WHEN c.relreplident <> 'd' OR EXISTS (SELECT FROM pg_publication_tables WHERE schemaname = n.nspname AND tablename = c.relname)
+  WHEN c.relreplident <> 'd' OR EXISTS (SELECT FROM pg_publication_tables
+                                        WHERE schemaname = n.nspname AND tablename = c.relname)
     THEN 'it is replicated'
   WHEN EXISTS (SELECT FROM pg_statistic_ext WHERE stxrelid = c.oid) THEN 'it has extended statistics'
   WHEN EXISTS (SELECT FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped

@@ -9,22 +9,20 @@ left behind are dropped by the next one that holds the lock.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import psycopg
 
 from flows._errors import RefusedError
-from flows._ledger import RunRecord, Rows
-from flows._postgres import Connection, Foreign, Side, connect, execute, literal, quote, uri
+from flows._ledger import Rows, RunRecord
+from flows._postgres import Connection, Foreign, connect, execute, literal, quote, uri
 from flows._quarantine import Quarantine
 from flows.targets import _publish, _system
 from flows.targets._base import Chamber, Published, Taken, Violation
 from flows.targets._catalog import Index, TableInfo, describe
-from flows.targets._layout import Layout, place
 from flows.targets._publish import Staged
 from flows.targets._writers import CopyWriter, IngestWriter, Writer
 from transforms._words import counted
@@ -269,7 +267,8 @@ class PostgresChamber(Chamber):
             return
         holder = execute(
             connection,
-            f"WITH k AS (SELECT {key} AS key) SELECT a.application_name FROM k, pg_locks l JOIN pg_stat_activity a USING (pid) "
+            f"WITH k AS (SELECT {key} AS key) "
+            "SELECT a.application_name FROM k, pg_locks l JOIN pg_stat_activity a USING (pid) "
             "WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 "
             "AND ((l.classid::bigint << 32) | l.objid::bigint) = k.key AND l.database = "
             "(SELECT oid FROM pg_database WHERE datname = current_database())",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import polars as pl
-from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, field_validator
 
 from flows._ledger import RunRecord
 from flows._postgres import Connection, Side, connect, split_name
