@@ -84,6 +84,11 @@ class SetRule:
         """Whether it names the rows at fault; otherwise it has one verdict on the set."""
         return isinstance(self.says, Offenders)
 
+    @property
+    def is_unique(self) -> bool:
+        """Whether a unique index over `fields` proves that it holds."""
+        return isinstance(self.says, Offenders) and self.says.is_unique
+
     def violations_sql(self, table: str, row_id: str) -> str:
         """A SELECT of the row ids at fault, in no order; only where `blames_rows`.
 
@@ -200,11 +205,13 @@ def _hold_expression(good: pl.Expr, schema: pl.Schema) -> None:
         raise UnknownColumnError(missing, schema, path=("parameters",)) from None
     except pl.exceptions.PolarsError as error:
         reason = str(error).split("\n", maxsplit=1)[0]
-        raise RuleError(f"does not suit the columns: {reason}.", path=("parameters",)) from error
+        raise RuleError(f"the rule does not suit its columns: {reason}.", path=("parameters",)) from error
     if dtype not in (pl.Boolean, pl.Null):
-        raise RuleError(f"is neither true nor false, but {dtype}.", path=("parameters",))
-    if not _roots(good) or not row_by_row(nothing):
-        raise RuleError("does not judge each row by itself.", path=("parameters",))
+        raise RuleError(f"the rule gives {dtype}, and not true or false.", path=("parameters",))
+    if not _roots(good):
+        raise RuleError("the rule names no column, so it says nothing about a row.", path=("parameters",))
+    if not row_by_row(nothing):
+        raise RuleError("the rule looks at more than one row.", path=("parameters",))
 
 
 def _roots(expression: pl.Expr) -> list[str]:

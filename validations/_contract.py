@@ -159,7 +159,7 @@ class Contract:
             if not isinstance(check.good, pl.Expr)
         ]
         try:
-            return pl.concat(pl.collect_all(plans), how="horizontal", strict=True)
+            return pl.concat(pl.collect_all(plans), how="horizontal")  # of equal heights, or it raises
         except pl.exceptions.PolarsError as error:
             reason = str(error).split("\n", maxsplit=1)[0]
             raise ContractError(

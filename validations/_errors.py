@@ -65,5 +65,7 @@ def worst_first(counts: Mapping[str, int]) -> str:
 
 def percent(part: int, whole: int) -> str:
     """Write a share as ``6.0 %``; never ``0.0 %`` for something, nor ``100.0 %`` for less than everything."""
-    share = 100 * part / whole
-    return f"{share:.1f} %" if round(share, 1) not in {0.0, 100.0} or part in {0, whole} else f"{share:.4g} %"
+    written = f"{100 * part / whole:.1f} %"
+    if part and written == "0.0 %":
+        return "less than 0.1 %"
+    return "more than 99.9 %" if part < whole and written == "100.0 %" else written

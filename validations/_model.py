@@ -126,15 +126,14 @@ def _row_check(model: Model, check: pa.Check, field: str | None, schema: pl.Sche
 def _try(check: pa.Check, field: str | None, nothing: pl.LazyFrame) -> None:
     """Run a check on no rows, and see that it judges each row by itself."""
     check(nothing, field)  # also looks up the built-in ones again, which a model may have done too early
+    if not check.element_wise:
+        said = PolarsCheckBackend(check).check_fn(PolarsData(nothing, field or "*"))
+        if not (isinstance(said, pl.LazyFrame) and row_by_row(said)):
+            raise ContractError(
+                "it looks at more than one row, and rows are judged in batches. "
+                "Say it with a quality rule about the whole set (unique, row_count), or leave it out"
+            )
     _result(check, field)(nothing).collect()
-    if check.element_wise:
-        return
-    said = PolarsCheckBackend(check).check_fn(PolarsData(nothing, field or "*"))
-    if not (isinstance(said, pl.LazyFrame) and row_by_row(said)):
-        raise ContractError(
-            "it looks at more than one row, and rows are judged in batches. "
-            "Say it with a quality rule about the whole set (unique, row_count), or leave it out"
-        )
 
 
 def _result(check: pa.Check, field: str | None) -> Callable[[pl.LazyFrame], pl.LazyFrame]:

@@ -31,13 +31,15 @@ def in_set(column: pl.Expr, dtype: pl.DataType, *, values: Annotated[tuple[Value
     """
     if dtype in (pl.Categorical, pl.Enum):
         column, dtype = column.cast(pl.String), pl.String()
-    paths = [("parameters", "values", position) for position in range(len(values))]
-    fit = [fitting(value, dtype, path=path) for value, path in zip(values, paths, strict=True)]
-    for value, path in zip(fit, paths, strict=True):
-        if dtype.is_integer() and value != int(value):
+    listed = []
+    for position, value in enumerate(values):
+        path = ("parameters", "values", position)
+        fit = fitting(value, dtype, path=path)
+        if dtype.is_integer() and fit % 1:
             raise RuleError(f"{value!r} is never in a column of {dtype}.", path=path)
+        listed.append(int(fit) if dtype.is_integer() else fit)
     try:
-        listed = pl.Series(fit, dtype=dtype)
+        members = pl.Series(listed, dtype=dtype)
     except (TypeError, OverflowError, pl.exceptions.PolarsError) as error:
         raise RuleError(f"not all of these can be in a column of {dtype}.", path=("parameters", "values")) from error
-    return column.is_in(listed.implode())
+    return column.is_in(members.implode())

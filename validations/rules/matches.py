@@ -29,7 +29,8 @@ def matches(column: pl.Expr, *, pattern: str) -> pl.Expr:
     try:
         pl.Series([""]).str.contains(pattern)
     except pl.exceptions.ComputeError as error:
-        reason = str(error).strip().splitlines()[-1].removeprefix("error: ")
+        problem = str(error).split("\n\n", maxsplit=1)[0].splitlines()[-1]
+        reason = problem.removeprefix("regex error: ").removeprefix("error: ").rstrip(".")
         raise RuleError(
             f"{pattern!r} is not a regular expression: {reason}.", path=("parameters", "pattern")
         ) from error
