@@ -26,8 +26,9 @@ from transforms._casts import convert
 from transforms._errors import FormulaError
 from transforms._moments import clock
 from transforms._scope import Node, Scope
+from transforms._text import regex
 
-__all__ = ["clock", "condition", "expression", "is_row_local"]
+__all__ = ["clock", "condition", "expression", "is_row_local", "regex"]
 
 
 def expression(text: str, schema: pl.Schema) -> pl.Expr:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import typing
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -103,4 +104,6 @@ def _parameter_model(name: str, function: Callable[..., pl.LazyFrame]) -> tuple[
         default = ... if argument.default is inspect.Parameter.empty else argument.default
         fields[argument.name] = (annotation, default)
     config = ConfigDict(extra="forbid", frozen=True, strict=False, arbitrary_types_allowed=True)
-    return create_model(f"{name}_parameters", __config__=config, **fields), frozenset(frames)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Field name .* shadows")  # a parameter may be called `validate`
+        return create_model(f"{name}_parameters", __config__=config, **fields), frozenset(frames)
