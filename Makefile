@@ -6,9 +6,10 @@ PY := $(VENV)/bin/python
 # The oldest that will do comes first, so that everybody runs the same one.
 PYTHONS := python3.11 python3.12 python3.13 python3
 
-# A virtual environment is made anew if it was moved, its Python is gone, or an installation was interrupted.
-STALE := $(shell test "$$(cat $(VENV)/made-in 2>&1)" = '$(CURDIR)' && test ! -e $(VENV)/installing \
-	&& $(PY) -c '' 2>&1 || echo always)
+# A virtual environment that is usable is used, whoever made it. One that was moved, lost its Python, or was
+# left in the middle of an installation is made anew. (`venv` writes bin/activate last, with its own path.)
+STALE := $(shell test ! -e $(VENV)/installing && grep -qF '$(CURDIR)/$(VENV)' $(VENV)/bin/activate 2>/dev/null \
+	&& $(PY) -c 'import pip' 2>/dev/null || echo always)
 
 .PHONY: help run test bench up down clean always
 .NOTPARALLEL:
@@ -58,10 +59,10 @@ endef
 $(VENV)/test: $(VENV)/run
 	$(call install,demo$(,)dev)
 
-$(VENV)/run: $(VENV)/made-in pyproject.toml constraints.txt
+$(VENV)/run: $(VENV)/bin/activate pyproject.toml constraints.txt
 	$(call install,demo)
 
-$(VENV)/made-in: $(STALE)
+$(VENV)/bin/activate: $(STALE)
 	@for python in $(PYTHONS); do \
 		$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
 		python=; \
@@ -69,7 +70,8 @@ $(VENV)/made-in: $(STALE)
 	if [ -z "$$python" ]; then \
 		echo 'Lockgate needs Python 3.11 or newer with its venv module, and found none as: $(PYTHONS).' >&2; exit 1; \
 	fi; \
+	if [ -e $(VENV) ] && [ ! -O $(VENV) ]; then echo '$(VENV) belongs to another user; remove it first.' >&2; exit 1; fi; \
 	echo "Setting up $(VENV) with $$($$python --version): a few minutes the first time ..."; \
-	rm -rf $(VENV) && $$python -m venv $(VENV) </dev/null && echo '$(CURDIR)' > $@
+	rm -rf $(VENV) && $$python -m venv $(VENV) </dev/null
 
 , := ,

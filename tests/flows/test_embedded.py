@@ -12,7 +12,9 @@ import adbc_driver_postgresql.dbapi
 import psycopg
 import pytest
 
+from flows import _embedded
 from flows._embedded import DURABLE, EmbeddedPostgresError, Server, main, resolve
+from flows._unprivileged import make_open
 
 
 @pytest.fixture
@@ -172,3 +174,17 @@ def test_the_command_line_says_what_it_did(home, capsys):
 def test_a_word_it_does_not_know_is_refused(home):
     with pytest.raises(SystemExit, match="usage"):
         main(["restart"])
+
+
+@pytest.mark.postgres
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as somebody else")
+def test_an_installation_closed_to_the_servers_account_is_copied(folder, monkeypatch):
+    monkeypatch.setattr(_embedded, "_SYSTEM_FOLDER", folder)
+    monkeypatch.setattr(_embedded, "can_run", lambda *_: False)
+    server = Server(folder / "server")
+    make_open(server.folder)
+    server.start()
+
+    executable = Path(f"/proc/{(server.data / 'postmaster.pid').read_text().split()[0]}/exe").readlink()
+    server.remove()
+    assert executable.is_relative_to(folder)
