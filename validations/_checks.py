@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from dataclasses import field as attribute
 from typing import Literal
 
 import polars as pl
@@ -62,7 +63,12 @@ class RowCheck:
     label: str
     on_violation: OnViolation
     field: str | None
-    good: pl.Expr | Callable[[pl.LazyFrame], pl.LazyFrame]
+    good: pl.Expr | Callable[[pl.LazyFrame], pl.LazyFrame] = attribute(compare=False)
+
+    def broken(self, frame: pl.LazyFrame) -> pl.LazyFrame:
+        """Which rows break it: a Boolean column without nulls, under its label."""
+        said = frame.select(self.good) if isinstance(self.good, pl.Expr) else self.good(frame)
+        return said.select(violated(pl.first()).alias(self.label))
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class SetRule:
     label: str
     on_violation: OnViolation
     fields: tuple[str, ...]
-    says: Offenders | Claim
+    says: Offenders | Claim = attribute(compare=False)
 
     @property
     def blames_rows(self) -> bool:
@@ -151,6 +157,11 @@ def unlike(checks: Sequence[RowCheck | SetRule]) -> list[RowCheck | SetRule]:
         number = seen[check.label]
         told_apart.append(check if number == 1 else replace(check, label=f"{check.label} #{number}"))
     return told_apart
+
+
+def violated(good: pl.Expr) -> pl.Expr:
+    """True where a row is bad: false is bad, and null has no opinion."""
+    return good.not_().fill_null(value=False)
 
 
 def row_by_row(plan: pl.LazyFrame) -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from validations._checks import BoundRule, OnViolation, RowCheck, SetRule, bind, unlike
+from validations._checks import BoundRule, OnViolation, RowCheck, SetRule, bind, unlike, violated
 from validations._errors import ContractError
 from validations._verdict import Verdict
 
@@ -152,29 +152,29 @@ class Contract:
         """A Boolean column of violations for each row check, under its label; no nulls."""
         lazy = frame.lazy()
         fused = {check.label: check.good for check in self.row_checks if isinstance(check.good, pl.Expr)}
-        plans = [lazy.select(_violated(good).alias(label) for label, good in fused.items())] if fused else []
-        plans += [
-            check.good(lazy).select(_violated(pl.first()).alias(check.label))
-            for check in self.row_checks
-            if not isinstance(check.good, pl.Expr)
-        ]
+        plans = [check.broken(lazy) for check in self.row_checks if check.label not in fused]
+        if fused:
+            plans.append(lazy.select(violated(good).alias(label) for label, good in fused.items()))
         try:
-            return pl.concat(pl.collect_all(plans), how="horizontal")  # of equal heights, or it raises
-        except pl.exceptions.PolarsError as error:
-            reason = str(error).split("\n", maxsplit=1)[0]
-            raise ContractError(
-                f"a check cannot run on these rows: {reason}. Known: {', '.join(self.labels)}."
-            ) from error
+            return pl.concat(pl.collect_all(plans), how="horizontal")
+        except Exception as error:  # checks of a model are foreign code, and raise what they like
+            raise self._explained(error, lazy) from error
+
+    def _explained(self, error: Exception, frame: pl.LazyFrame) -> ContractError:
+        """Which check fails, found by running each alone."""
+        for check in self.row_checks:
+            try:
+                check.broken(frame).collect()
+            except Exception as culprit:  # noqa: BLE001 - as above; it is named, and its cause is kept
+                reason = f"{type(culprit).__name__}: {culprit}".split("\n", maxsplit=1)[0]
+                return ContractError(f"{check.label} cannot run on these rows: {reason}.")
+        return ContractError(f"a check gives more or fewer results than there are rows: {error}.")
 
     def _hold_columns(self, given: pl.Schema) -> None:
         for name, dtype in self.columns.items():
             if given.get(name) != dtype:
                 found = f"is {given[name]}" if name in given else "is missing"
                 raise ContractError(f"the contract was planned for {name!r} as {dtype}, and in these rows it {found}.")
-
-
-def _violated(good: pl.Expr) -> pl.Expr:
-    return good.not_().fill_null(value=False)
 
 
 def _all_good(frame: pl.DataFrame, counts: dict[str, int]) -> Verdict:

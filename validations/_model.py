@@ -63,11 +63,11 @@ def bind(model: Model, schema: pl.Schema, promised: Collection[str] = ()) -> lis
     Raises:
         ModelError: it does not fit, changes rows, or looks at more than one row.
     """
-    declared = schema_of(model)
+    declared = _schema_of(model)
     _refuse_changes(model, declared)
     _hold_columns(model, declared, schema)
     checks: list[RowCheck | SetRule] = []
-    for name, column in columns_of(declared, schema):
+    for name, column in _columns_of(declared, schema):
         if not column.nullable and (f"{name} not_null" not in promised or schema[name].is_float()):
             checks.append(_not_null(model, name, schema[name]))
         checks += [_row_check(model, check, name, schema) for check in column.checks]
@@ -79,7 +79,7 @@ def bind(model: Model, schema: pl.Schema, promised: Collection[str] = ()) -> lis
     return [check for check in checks if not (isinstance(check, SetRule) and check.label.removeprefix(own) in promised)]
 
 
-def schema_of(model: Model) -> pa.DataFrameSchema:
+def _schema_of(model: Model) -> pa.DataFrameSchema:
     """The schema that a model describes.
 
     Raises:
@@ -91,7 +91,7 @@ def schema_of(model: Model) -> pa.DataFrameSchema:
         raise ModelError(model.__name__, [f"{_first_line(error)}."]) from error
 
 
-def columns_of(declared: pa.DataFrameSchema, schema: pl.Schema) -> Iterator[tuple[str, pa.Column]]:
+def _columns_of(declared: pa.DataFrameSchema, schema: pl.Schema) -> Iterator[tuple[str, pa.Column]]:
     """Each column of `schema` that the model describes, by its name or by a pattern; a name goes first."""
     for name, column in declared.columns.items():
         if not column.regex:
@@ -102,7 +102,7 @@ def columns_of(declared: pa.DataFrameSchema, schema: pl.Schema) -> Iterator[tupl
         yield from ((each, column) for each in names)
 
 
-def check_label(model: Model, check: pa.Check, field: str | None) -> str:
+def _check_label(model: Model, check: pa.Check, field: str | None) -> str:
     """What people call a check of a model: ``Customers.email str_matches``."""
     return f"{model.__name__}.{field} {check.name}" if field else f"{model.__name__} {check.name}"
 
@@ -120,7 +120,7 @@ def _row_check(model: Model, check: pa.Check, field: str | None, schema: pl.Sche
     except Exception as error:
         raise ModelError(model.__name__, [f"check {check.name!r} cannot be used: {_first_line(error)}."]) from error
     action: OnViolation = "warn" if check.raise_warning else "quarantine"
-    return RowCheck(check_label(model, check, field), action, field, _result(check, field))
+    return RowCheck(_check_label(model, check, field), action, field, _result(check, field))
 
 
 def _try(check: pa.Check, field: str | None, nothing: pl.LazyFrame) -> None:

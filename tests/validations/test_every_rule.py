@@ -14,14 +14,15 @@ import polars as pl
 import psycopg
 import pytest
 from psycopg import sql
-from pydantic import ValidationError
+from pydantic import ValidationError, create_model
 
 import validations.rules
 from transforms._errors import LockgateError, UnknownColumnError
 from transforms._registry import UnknownNameError
-from validations._checks import RowCheck, bind, row_by_row
+from validations._checks import BoundRule, RowCheck, bind, row_by_row
 from validations._contract import Contract
-from validations._rule import rules
+from validations._errors import RuleError
+from validations._rule import Rule, rule, rules
 
 #: Parameters that make sense for each rule on a column ``value`` of this dtype. A new rule belongs here.
 EXAMPLES = {
@@ -36,8 +37,8 @@ EXAMPLES = {
     "row_count": (pl.String, {"min": 1}),
     "unique": (pl.String, {}),
 }
-ROW_RULES = [name for name, rule in rules if rule.about == "row"]
-SET_RULES = [name for name, rule in rules if rule.about == "set"]
+ROW_RULES = [name for name, kind in rules if kind.about == "row"]
+SET_RULES = [name for name, kind in rules if kind.about == "set"]
 every_rule = pytest.mark.parametrize("name", rules.names())
 every_row_rule = pytest.mark.parametrize("name", ROW_RULES)
 every_set_rule = pytest.mark.parametrize("name", SET_RULES)
@@ -67,12 +68,12 @@ def test_its_documented_example_runs(name):
 
 @every_rule
 def test_its_docstring_says_what_a_user_needs(name):
-    rule = rules.get(name)
-    words = rule.function.__doc__
+    kind = rules.get(name)
+    words = kind.function.__doc__
     assert words.splitlines()[0].endswith(".")
-    wanted = ["In:", "Nulls:", *(["Args:"] if rule.parameters.model_fields else [])]
+    wanted = ["In:", "Nulls:", *(["Args:"] if kind.parameters.model_fields else [])]
     assert [section for section in wanted if section not in words] == []
-    assert [parameter for parameter in rule.parameters.model_fields if f"{parameter}:" not in words] == []
+    assert [parameter for parameter in kind.parameters.model_fields if f"{parameter}:" not in words] == []
 
 
 @every_rule
@@ -153,6 +154,35 @@ def test_a_rule_that_is_not_there_is_refused_with_a_hint():
         rules.get("not_nul")
     known = "between, date_format, email, expression, in_set, length_between, matches, not_null, row_count, unique"
     assert str(refused.value) == f"'not_nul' is not a rule. Did you mean 'not_null'? Known: {known}."
+
+
+NOTHING = create_model("nothing")
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda column: column > column.mean(), "the rule looks at more than one row."),
+        (lambda column: column.cum_sum() > 1, "the rule looks at more than one row."),
+        (lambda column: column.max() > 1, "the rule looks at more than one row."),
+        (lambda column: column + 1, "the rule gives Int64, and not true or false."),
+        (lambda column: pl.lit(True), "the rule names no column, so it says nothing about a row."),
+    ],
+    ids=["window", "running", "aggregate", "number", "constant"],
+)
+def test_a_row_rule_that_batches_would_get_wrong_is_refused(function, message):
+    foreign = Rule("foreign", function, NOTHING, "row", (), (pl.Expr,))
+    with pytest.raises(RuleError) as refused:
+        bind(BoundRule(0, foreign, ("value",), NOTHING()), pl.Schema({"value": pl.Int64}))
+    assert str(refused.value) == f"quality_rules[0].parameters: {message}"
+
+
+def test_a_rule_with_an_argument_that_nothing_fills_is_refused():
+    def strange(column: pl.Expr, other: int) -> pl.Expr:
+        return column > other
+
+    with pytest.raises(RuleError, match="nothing can be filled in for its argument 'other'"):
+        rule()(strange)
 
 
 HOSTILE = 'select "Ω'

@@ -1,7 +1,11 @@
 """A Pandera model is a part of the contract: what it declares is held, row by row and as a whole."""
 
+# ruff: noqa: E501, N805 - messages stand in one piece, and Pandera passes the class to its checks
+
 from __future__ import annotations
 
+import doctest
+import sys
 from datetime import date
 
 import pandera.polars as pa
@@ -12,9 +16,8 @@ from hypothesis import strategies as st
 from pandera.api.dataframe.model_components import parser
 from pandera.errors import SchemaErrors
 
-from validations import _model
 from validations._contract import Contract
-from validations._errors import BrokenContractError, ModelError
+from validations._errors import BrokenContractError, ContractError, ModelError
 from validations._model import load_model
 from validations.schemas.customers import Customers
 
@@ -84,7 +87,7 @@ class Measured(pa.DataFrameModel):
     x_1: int = pa.Field(alias="x_.", regex=True, gt=0)
 
     class Config:
-        unique = ["key", "part"]
+        unique = ("key", "part")
 
     @pa.check("part", element_wise=True)
     def even(cls, part: int) -> bool:
@@ -233,21 +236,44 @@ MORE_THAN_ONE = (
     ("model", "message"),
     [
         (Coerces, "it changes rows (coerce, default), and a contract only judges them. Do that in a step before."),
-        (
-            Filters,
-            "it changes rows (add_missing_columns, strict = 'filter'), and a contract only judges them. "
-            "Do that in a step before.",
-        ),
+        (Filters, "it changes rows (add_missing_columns, strict = 'filter'), and a contract only judges them. Do that in a step before."),
         (Parses, "user-defined parsers are not supported by the polars backend (see issue #2472)."),
         (CountsValues, f"check 'unique_values_eq' cannot be used: {MORE_THAN_ONE}"),
         (Averages, f"check 'above_average' cannot be used: {MORE_THAN_ONE}"),
         (Totals, f"check 'enough' cannot be used: {MORE_THAN_ONE}"),
     ],
-)
+)  # fmt: skip
 def test_a_model_that_batches_would_get_wrong_is_refused_by_name(model, message):
     with pytest.raises(ModelError) as refused:
         planned(model, pl.DataFrame({"a": [1]}))
     assert str(refused.value) == f"schema: {model.__name__}: {message}"
+
+
+class Shrinks(pa.DataFrameModel):
+    a: int
+
+    @pa.check("a")
+    def some(cls, data: pa.PolarsData) -> pl.LazyFrame:
+        return data.lazyframe.filter(pl.col("a") > 1).select(pl.col("a") > 2)
+
+
+class Divides(pa.DataFrameModel):
+    a: int
+
+    @pa.check("a", element_wise=True)
+    def inverse(cls, a: int) -> bool:
+        return 1 / a > 0
+
+
+def test_a_check_that_does_not_answer_for_each_row_is_refused():
+    with pytest.raises(ModelError, match="check 'some' cannot be used: it looks at more than one row"):
+        planned(Shrinks, pl.DataFrame({"a": [1]}))
+
+
+def test_a_check_that_fails_on_a_row_is_named():
+    rows = pl.DataFrame({"a": [1, 0]})
+    with pytest.raises(ContractError, match=r"^Divides.a inverse cannot run on these rows: .*ZeroDivisionError"):
+        planned(Divides, rows).judge(rows)
 
 
 def test_a_check_that_cannot_run_is_named():
@@ -276,13 +302,5 @@ def test_a_reference_that_leads_nowhere_is_refused(reference, message):
 
 
 def test_the_documented_example_of_customers_runs():
-    import doctest
-    import sys
-
     results = doctest.testmod(sys.modules["validations.schemas.customers"])
     assert (results.attempted, results.failed) == (4, 0)
-
-
-def test_a_check_is_found_by_its_label():
-    (label,) = {_model.check_label(Customers, check, None) for check in Customers.to_schema().checks}
-    assert label in planned(Customers).labels
