@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, LiteralString, NoReturn, cast
+from typing import Any, NoReturn
 
 import adbc_driver_manager
 import psycopg
@@ -69,12 +69,12 @@ def literal(value: object) -> str:
 
 def statement(text: str) -> sql.SQL:
     """Composed SQL text for a driver that accepts only literal strings; values never enter it unquoted."""
-    return sql.SQL(cast("LiteralString", text.replace("{", "{{").replace("}", "}}")))
+    return sql.SQL(text)
 
 
 def execute(connection: Connection, text: str, parameters: tuple[object, ...] | None = None) -> psycopg.Cursor[Any]:
     """Run one statement; `parameters` are bound by the server."""
-    return connection.execute(cast("LiteralString", text), parameters)
+    return connection.execute(text, parameters)
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Side:
     def _raise(self, error: psycopg.Error | adbc_driver_manager.Error) -> NoReturn:
         state = error.sqlstate or ""
         text = _first_sentence(error)
-        what, advice = _KNOWN.get(state) or _KNOWN.get(state[:2]) or _by_text(text)
+        what, advice = _KNOWN.get(state) or _KNOWN.get(state[:2]) or (_OTHER if state else _by_text(text))
         address = f" {self.address}" if what in {"unreachable", "authentication"} and self.address else ""
         raise self.error(what, f"{address.strip()}{': ' if address else ''}{text} {advice}".strip()) from error
 
@@ -138,6 +138,7 @@ _MISSING = ("missing", "Check the name, and the schema it is in.")
 _PERMISSION = ("permission", "Grant it, or use another user.")
 _BUSY = ("busy", "Run again when the other session is done.")
 _VALUE = ("type", "Nothing was published.")
+_OTHER = ("other", "Nothing was published.")
 
 #: SQLSTATE, or its class, to what happened and what to do next.
 _KNOWN: dict[str, tuple[str, str]] = {

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from flows._postgres import Connection, columns_of, execute, quote
 from flows._types import PgType
 
+#: Where a table's name goes in a statement of the catalogue; formatting would trip over braces in names.
+PLACE = "{table}"
+
 
 @dataclass(frozen=True)
 class TargetColumn:
@@ -33,6 +36,10 @@ class Index:
     columns: tuple[str, ...]
     unique: bool
     constraint: str | None
+
+    def on(self, table: str) -> str:
+        """The statement that makes it on `table` (quoted)."""
+        return self.definition.replace(PLACE, table, 1)
 
 
 @dataclass(frozen=True)
@@ -132,13 +139,13 @@ WHERE x.indrelid = %s ORDER BY i.relname
 
 def _indexes(connection: Connection, oid: int) -> tuple[Index, ...]:
     return tuple(
-        Index(name, definition.replace(place, " ON {} USING ", 1), tuple(columns), unique, constraint)
+        Index(name, definition.replace(place, f" ON {PLACE} USING ", 1), tuple(columns), unique, constraint)
         for name, definition, unique, columns, constraint, place in execute(connection, _INDEXES, (oid,))
     )
 
 
 _GRANTS = """
-SELECT format('GRANT %%s ON {} TO %%s%%s', a.privilege_type,
+SELECT format('GRANT %%s ON {table} TO %%s%%s', a.privilege_type,
               CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END,
               CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
 FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid = %s

@@ -22,7 +22,7 @@ from flows._postgres import Connection, Foreign, connect, execute, literal, quot
 from flows._quarantine import Quarantine
 from flows.targets import _publish, _system
 from flows.targets._base import Chamber, Published, Taken, Violation
-from flows.targets._catalog import Index, TableInfo, describe
+from flows.targets._catalog import PLACE, Index, TableInfo, describe
 from flows.targets._publish import Staged
 from flows.targets._writers import CopyWriter, IngestWriter, Writer
 from transforms._words import counted
@@ -74,10 +74,7 @@ class PostgresChamber(Chamber):
     def stage(self, rows: pl.DataFrame) -> None:
         """Cast a batch to the wire types and send it."""
         assert self._writer is not None  # noqa: S101 - sealed chambers take nothing
-        try:
-            cast = self.layout.cast(rows)
-        except pl.exceptions.PolarsError as error:
-            raise self.side.error("type", str(error).split("\n", maxsplit=1)[0]) from error
+        cast = self.layout.cast(rows, self.side)
         with self.side.mapped():
             self._writer.write(cast)
 
@@ -99,7 +96,7 @@ class PostgresChamber(Chamber):
         for index in indexes:
             try:
                 with self._connection.transaction():
-                    execute(self._connection, index.definition.format(self.staged.quoted))
+                    execute(self._connection, index.on(self.staged.quoted))
                     if index.constraint:
                         execute(
                             self._connection,
@@ -205,19 +202,27 @@ class PostgresChamber(Chamber):
         """Give the new table the old one's grants and comment."""
         table = self.layout.table
         for grant in table.grants:
-            execute(self._connection, grant.format(table.quoted))
+            execute(self._connection, grant.replace(PLACE, table.quoted, 1))
         if table.comment is not None:
             execute(self._connection, f"COMMENT ON TABLE {table.quoted} IS {literal(table.comment)}")
 
     def _refuse_duplicate_keys(self) -> None:
-        if not self._failed_indexes:
-            return
-        names = ", ".join(repr(name) for name in self._failed_indexes[0].columns)
-        raise self.side.error(
-            "constraint",
-            f"several rows share a key ({names}). Add a 'unique' rule to quality_rules so that they go to "
-            "quarantine, or a 'deduplicate' step that picks one.",
-        )
+        """A merge would take one of several rows with the same key, and nobody could say which."""
+        key = self._failed_indexes[0].columns if self._failed_indexes else self._repeated_key()
+        if key:
+            raise self.side.error(
+                "constraint",
+                f"several rows share a key ({', '.join(map(repr, key))}). Add a 'unique' rule to quality_rules so "
+                "that they go to quarantine, or a 'deduplicate' step that picks one.",
+            )
+
+    def _repeated_key(self) -> tuple[str, ...]:
+        key = self.layout.key
+        if self.options.mode != "upsert" or self.layout.swaps:
+            return ()
+        names = ", ".join(map(quote, key))
+        repeated = f"SELECT FROM {self.staged.quoted} GROUP BY {names} HAVING count(*) > 1 LIMIT 1"
+        return key if execute(self._connection, repeated).fetchone() is not None else ()
 
     def _refuse_empty(self) -> None:
         if self.staged.rows or self.options.mode != "overwrite" or self.options.allow_empty:

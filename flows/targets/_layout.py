@@ -8,7 +8,7 @@ import polars as pl
 
 from flows._postgres import Side, quote
 from flows._types import DoesNotFit, PgType, Writing, created_type, writing
-from flows.targets._catalog import Index, TableInfo
+from flows.targets._catalog import PLACE, Index, TableInfo
 from transforms._words import did_you_mean
 
 _NO_EQUALITY = {"json", "xml", "point", "box", "polygon"}
@@ -21,6 +21,15 @@ class Placed:
     name: str
     pg: PgType
     writing: Writing
+
+    @property
+    def cast(self) -> pl.Expr:
+        """The column in its wire type."""
+        return self.writing.cast(pl.col(self.name)).alias(self.name)
+
+    def published(self, staged: str) -> str:
+        """SQL that turns `staged`, the staging column, into the table's type."""
+        return self.writing.publish.replace("{}", staged, 1)
 
 
 @dataclass(frozen=True)
@@ -47,9 +56,25 @@ class Layout:
         """The wire type of each column, in order."""
         return {column.name: column.writing.wire for column in self.columns}
 
-    def cast(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Cast a frame to exactly the wire types; strict, a value that does not survive raises."""
-        return rows.select(column.writing.cast(pl.col(column.name)).alias(column.name) for column in self.columns)
+    def cast(self, rows: pl.DataFrame, side: Side) -> pl.DataFrame:
+        """Cast a frame to exactly the wire types.
+
+        Raises:
+            LoadError: a value does not survive; names its column.
+        """
+        try:
+            return rows.select(column.cast for column in self.columns)
+        except pl.exceptions.PolarsError as error:
+            raise side.error("type", self._misfit(rows, str(error))) from error
+
+    def _misfit(self, rows: pl.DataFrame, reason: str) -> str:
+        for column in self.columns:
+            try:
+                rows.select(column.cast)
+            except pl.exceptions.PolarsError as error:
+                reason = str(error).split("\n", maxsplit=1)[0]
+                return f"column {column.name!r} does not fit {column.pg.text}: {reason}. Nothing was published."
+        return reason
 
     @property
     def names(self) -> str:
@@ -59,7 +84,7 @@ class Layout:
     @property
     def values(self) -> str:
         """SQL for the columns of the chamber in the table's types, with commas."""
-        return ", ".join(column.writing.publish.format(quote(column.name)) for column in self.columns)
+        return ", ".join(column.published(quote(column.name)) for column in self.columns)
 
     def compared(self, alias: str) -> str:
         """The columns outside the key, of the table or its like `alias`, as a row that can be compared."""
@@ -67,9 +92,7 @@ class Layout:
 
     def staged_compared(self, alias: str) -> str:
         """The same row, of the staging table `alias`, in the table's types."""
-        return self._row(
-            [(column.writing.publish.format(f"{alias}.{quote(column.name)}"), column) for column in self.columns]
-        )
+        return self._row([(column.published(f"{alias}.{quote(column.name)}"), column) for column in self.columns])
 
     def _row(self, parts: list[tuple[str, Placed]]) -> str:
         compared = [
@@ -106,7 +129,7 @@ class Layout:
             return ()
         name = f"{self.table.name[:58]}_pkey"
         columns = ", ".join(map(quote, self.key))
-        definition = f"CREATE UNIQUE INDEX {quote(name)} ON {{}} USING btree ({columns})"
+        definition = f"CREATE UNIQUE INDEX {quote(name)} ON {PLACE} USING btree ({columns})"
         return (Index(name, definition, self.key, True, "PRIMARY KEY"),)
 
 

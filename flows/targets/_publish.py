@@ -129,7 +129,7 @@ def _insert_on_conflict(connection: Connection, layout: Layout, staged: Staged) 
 
 def _update_differing(connection: Connection, layout: Layout, staged: Staged) -> int:
     changes = [
-        f"{quote(column.name)} = {column.writing.publish.format('s.' + quote(column.name))}"
+        f"{quote(column.name)} = {column.published(f's.{quote(column.name)}')}"
         for column in layout.columns
         if column.name not in layout.key
     ]
@@ -152,6 +152,4 @@ def _delete_missing(connection: Connection, layout: Layout, staged: Staged) -> i
 
 def _same_key(layout: Layout) -> str:
     by_name = {column.name: column for column in layout.columns}
-    return " AND ".join(
-        f"t.{quote(name)} = {by_name[name].writing.publish.format('s.' + quote(name))}" for name in layout.key
-    )
+    return " AND ".join(f"t.{quote(name)} = {by_name[name].published(f's.{quote(name)}')}" for name in layout.key)

@@ -87,7 +87,7 @@ class Database(Target):
             layout = self.layout(schema, table)
         if layout.creates:
             return [ddl.rstrip(";") for ddl in layout.staging(table.quoted)] + [
-                index.definition.format(table.quoted) for index in layout.indexes
+                index.on(table.quoted) for index in layout.indexes
             ]
         ways = {
             "append": f"append to {table.quoted}",
