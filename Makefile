@@ -4,7 +4,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 # The oldest that will do comes first, so that everybody runs the same one.
-PYTHONS := python3.11 python3.12 python3.13 python3
+PYTHONS ?= python3.11 python3.12 python3.13 python3
 
 # A virtual environment that is usable is used, whoever made it. One that was moved, lost its Python, or was
 # left in the middle of an installation is made anew. (`venv` writes bin/activate last, with its own path.)
@@ -30,7 +30,7 @@ test: $(VENV)/test
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
-	$(PY) -m pytest -n 2 </dev/null
+	$(PY) -m pytest -n logical --maxprocesses 4 --dist loadfile </dev/null
 
 bench: $(VENV)/run
 	@$(PY) -m benchmarks </dev/null
