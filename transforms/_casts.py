@@ -78,7 +78,7 @@ def number(value: int | Decimal) -> Value:
     scale = max(0, -exponent) if isinstance(exponent, int) else 0
     if scale > DECIMALS or exact.adjusted() >= DIGITS - scale:
         raise FormulaError(f"'{value}' has too many digits. At most {DIGITS}, {DECIMALS} of them decimals.")
-    return literal(exact, pl.Decimal(DIGITS, scale))
+    return replace(literal(exact, pl.Decimal(DIGITS, scale)), constant=value)
 
 
 def fail(bad: pl.Expr, message: str) -> pl.Expr:
@@ -267,6 +267,7 @@ def _without_zeros(written: pl.Expr) -> pl.Expr:
     return written.str.replace(r"\.(\d*?)0+$", ".${1}").str.replace(r"\.$", "")
 
 
+_LARGEST_WRITTEN = 1e16
 #: Polars writes 1.0, 1000000000000000.0, 0.00001, 1e-6, inf; PostgreSQL 1, 1e+15, 1e-05, 1e-06, Infinity.
 _FLOAT_TEXT = [
     (r"^(-?)(\d)(\d{15})\.0$", "${1}${2}.${3}e+15"),
@@ -281,7 +282,9 @@ _FLOAT_TEXT = [
 def _real_to_text(expr: pl.Expr, source: pl.DataType, _target: pl.DataType) -> pl.Expr:
     if isinstance(source, pl.Float32):
         raise FormulaError("a real (Float32) is not written the same everywhere. Cast it to numeric(p, s) first.")
-    written = expr.cast(pl.String)
+    # Above, two decimal texts can be the shortest for a double, and the two choose differently.
+    huge = expr.is_finite() & (expr.abs() >= _LARGEST_WRITTEN)
+    written = checked(expr, huge, f"a double in {_columns(expr)} is too large to be written as text").cast(pl.String)
     for pattern, replacement in _FLOAT_TEXT:
         written = written.str.replace(pattern, replacement)
     return written

@@ -58,7 +58,8 @@ def join(
     >>> join(orders, source=customers, on="customer", how="left", validate="m:1").sort("order").collect().rows()
     [(1, 'a', 'Rome'), (2, 'z', None)]
     """
-    left, right = _keys(frame, source, how, on, left_on, right_on)
+    left, right = _keys(how, on, left_on, right_on)
+    _refuse_misfits(frame.collect_schema(), source.collect_schema(), left, right, named=on is None)
     others = _columns(source, right, how, columns)
     if how == "cross":
         if validate != "m:m" or max_fan_out is not None:
@@ -74,9 +75,7 @@ def join(
     return frame.join(other, left_on=left, right_on=right, how=how, suffix=suffix, coalesce=coalesce)
 
 
-def _keys(
-    frame: pl.LazyFrame, source: pl.LazyFrame, how: How, on: Keys | None, left_on: Keys | None, right_on: Keys | None
-) -> tuple[list[str], list[str]]:
+def _keys(how: How, on: Keys | None, left_on: Keys | None, right_on: Keys | None) -> tuple[list[str], list[str]]:
     given = on is not None, left_on is not None, right_on is not None
     if how == "cross":
         if any(given):
@@ -87,17 +86,20 @@ def _keys(
     left, right = _listed(on or left_on), _listed(on or right_on)
     if not left or len(left) != len(right):
         raise ParameterError("'left_on' and 'right_on' need the same number of columns, at least one.")
-    here, there = frame.collect_schema(), source.collect_schema()
-    name = "on" if on is not None else "left_on"
+    return left, right
+
+
+def _refuse_misfits(here: pl.Schema, there: pl.Schema, left: list[str], right: list[str], *, named: bool) -> None:
+    """Refuse keys that are not there or of two dtypes; `named` says that each side names its own."""
+    names = ("left_on", "right_on") if named else ("on", "on")
     for position, (mine, other) in enumerate(zip(left, right, strict=True)):
         if mine not in here:
-            raise UnknownColumnError(mine, here, path=(name, position))
+            raise UnknownColumnError(mine, here, path=(names[0], position))
         if other not in there:
-            raise UnknownColumnError(other, there, path=("on" if on is not None else "right_on", position))
+            raise UnknownColumnError(other, there, path=(names[1], position))
         if here[mine] != there[other]:
             types = f"{mine!r} is {here[mine]} and the source's {other!r} is {there[other]}"
-            raise ParameterError(f"{types}. Cast one of them with the map transform.", path=(name, position))
-    return left, right
+            raise ParameterError(f"{types}. Cast one of them with the map transform.", path=(names[0], position))
 
 
 def _listed(keys: Keys | None) -> list[str]:

@@ -99,7 +99,7 @@ def _recoded(name: str, dtype: pl.DataType, mapping: Mapping[Any, Any], defaults
     new, target = _new_values(name, [*mapping.values(), *([defaults[name]] if name in defaults else [])], dtype)
     known = pl.Series(new[: len(mapping)], dtype=target)
     if name in defaults:
-        default = pl.when(column.is_not_null()).then(pl.lit(new[-1], dtype=target))
+        default: pl.Expr = pl.when(column.is_not_null()).then(pl.lit(new[-1], dtype=target))
     elif target == dtype:
         default = column
     else:
