@@ -211,7 +211,8 @@ def rendered(error: LockgateError, locate: Locate | None = None) -> str:
         locate: a pipeline's or a configuration's ``locate``.
     """
     if isinstance(error, ConfigError) and not error.path:
-        return str(error)
+        alone = error.problems[0] if len(error.problems) == 1 else None
+        return str(alone if alone and alone.where else error)  # one mistake needs no total
     return line(_where(error, locate), error.path, error.message)
 
 
@@ -236,4 +237,12 @@ def as_json(error: LockgateError, locate: Locate | None = None) -> dict[str, Any
 
 
 def _where(error: LockgateError, locate: Locate | None) -> str | None:
-    return locate(error.path) if locate and error.path else None
+    path = error.path or _end(error)
+    return locate(path) if locate and path else None
+
+
+def _end(error: LockgateError) -> Path:
+    """Which end of the pipeline an error without a path is about."""
+    if isinstance(error, ExtractError):
+        return ("source",)
+    return ("target",) if isinstance(error, LoadError | RefusedError) else ()

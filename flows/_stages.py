@@ -58,8 +58,10 @@ class Run:
 
     @classmethod
     def begin(cls, pipeline: Pipeline, record: RunRecord, folder: Path, reporter: Reporter | None = None) -> Run:
-        """A run whose workspace is `folder`."""
-        return cls(pipeline, record, folder, Quarantine(folder / "quarantine"), reporter or Silent())
+        """A run whose workspace is `folder`; the reporter is told that it began."""
+        run = cls(pipeline, record, folder, Quarantine(folder / "quarantine"), reporter or Silent())
+        run.reporter.began(record)
+        return run
 
     @contextmanager
     def stage(self, name: str) -> Iterator[dict[str, object]]:
