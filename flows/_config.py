@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path as File
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from flows import _overrides, _yaml
 from flows._errors import ConfigError, Locate, Problem
@@ -125,25 +125,10 @@ def load(
     return Configuration(pipelines, document.file, document.locate)
 
 
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema of a whole file, for editors: made from the registries, so that it knows what they know."""
-    pipelines = TypeAdapter(dict[str, PipelineKeys]).json_schema()
-    definitions = pipelines.pop("$defs", {})
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Lockgate pipelines",
-        "type": "object",
-        "required": ["pipelines"],
-        "properties": {"pipelines": pipelines},
-        "patternProperties": {"^x-": {}},
-        "additionalProperties": False,
-        "$defs": definitions,
-    }
-
-
 def _place(problem: Problem) -> tuple[str, int]:
-    file, _, line = (problem.where or "").rpartition(":")
-    return file, int(line) if line.isdecimal() else 0
+    where = problem.where or ""
+    file, _, line = where.rpartition(":")
+    return (file, int(line)) if line.isdecimal() else (where, 0)
 
 
 def _pipelines(document: _yaml.Document) -> dict[Any, Any]:
@@ -152,14 +137,12 @@ def _pipelines(document: _yaml.Document) -> dict[Any, Any]:
 
 
 def _check_top(document: _yaml.Document) -> list[Problem]:
+    unknown = [key for key in document.data if key != "pipelines" and not str(key).startswith("x-")]
     problems = [
-        Problem(
-            f"{str(key)!r} is not a key here.{did_you_mean(str(key), ['pipelines'])}", (key,), document.locate((key,))
-        )
-        for key in document.data
-        if key != "pipelines" and not str(key).startswith("x-")
+        Problem(f"{str(key)!r} is not a key here.{did_you_mean(str(key), ['pipelines'])}", (), document.locate((key,)))
+        for key in unknown
     ]
-    if not _pipelines(document):
+    if not problems and not _pipelines(document):
         message = "there are no pipelines. Write their names below 'pipelines:', indented."
         problems.append(Problem(message, where=document.locate(("pipelines",))))
     return problems
@@ -210,14 +193,17 @@ class _Reading:
             return PipelineKeys.model_validate(value)
         except ValidationError as error:
             unresolved = {problem.path for problem in self.problems}
-            for path, message in mistakes(error, self.raw, PipelineKeys):
+            for path, message in mistakes(error, self.raw, value, PipelineKeys):
                 if self._full(path) not in unresolved:
                     self._problem(path, message)
             return None
 
     def _sources(self, keys: PipelineKeys, value: Any) -> dict[str, Source]:
         if (keys.source is None) == (keys.sources is None):
-            self._problem((), "a pipeline has either 'source' or 'sources'. Write one of them.")
+            found = (
+                "is missing. Write it" if keys.source is None else "cannot stand beside 'sources'. Write one of them"
+            )
+            self._problem((), f"'source' {found}.")
             return {}
         raw = value["sources"] if keys.sources else {"source": value["source"]}
         # Without the rules, a source is of exactly the kind that its registry knows.

@@ -53,9 +53,12 @@ class RuleKeys(Keys):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         least, most = rules.get(self.type).fields_wanted
-        if not least <= len(self.fields) <= (len(self.fields) if most is None else most):
-            wanted = "takes no 'field'. Remove it." if most == 0 else "is about one 'field'. Write a rule for each."
-            raise ValueError(f"{self.type!r} {wanted}")
+        if most == 0 and self.fields:
+            raise ValueError(f"{self.type!r} is about the whole set. Remove 'field'.")
+        if len(self.fields) < least:
+            raise ValueError(f"'field' is missing. {self.type!r} is about one column.")
+        if most is not None and len(self.fields) > most:
+            raise ValueError(f"{self.type!r} is about one column. Write a rule for each.")
         if self.severity == "warn" and self.on_violation not in {None, "warn"}:
             raise ValueError(f"'severity: warn' only tells people. Remove it, or 'on_violation: {self.on_violation}'.")
         return self
@@ -63,18 +66,23 @@ class RuleKeys(Keys):
 
 @cache
 def _step(name: str) -> type[BaseModel]:
-    return create_model(f"{name}_step", __base__=StepKeys, parameters=_parameters(transforms.get(name).parameters))
+    transform = transforms.get(name)
+    said, parameters = transform.function.__doc__, _parameters(transform.parameters)
+    return create_model(f"{name}_step", __base__=StepKeys, __doc__=said, parameters=parameters)
 
 
 @cache
 def _rule(name: str) -> type[BaseModel]:
-    return create_model(f"{name}_rule", __base__=RuleKeys, parameters=_parameters(rules.get(name).parameters))
+    rule = rules.get(name)
+    said, parameters = rule.function.__doc__, _parameters(rule.parameters)
+    return create_model(f"{name}_rule", __base__=RuleKeys, __doc__=said, parameters=parameters)
 
 
 @cache
 def _source(name: str) -> type[BaseModel]:
     """The options of a source, and the rules that its rows must keep as they are read."""
-    return create_model(f"{name}_source", __base__=sources.get(name), rules=(tuple[_Rule, ...], ()))
+    kind = sources.get(name)
+    return create_model(f"{name}_source", __base__=kind, __doc__=kind.__doc__, rules=(tuple[_Rule, ...], ()))
 
 
 def _parameters(model: type[BaseModel]) -> Any:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from flows import _shape
-from flows._secrets import redact
+from flows._secrets import without_passwords
 from transforms._errors import Path
 from transforms._words import did_you_mean
 
@@ -53,29 +53,35 @@ _BOUNDS = {
 }
 
 
-def mistakes(error: ValidationError, raw: Any, annotation: Any) -> list[Mistake]:
+def mistakes(error: ValidationError, raw: Any, value: Any, annotation: Any) -> list[Mistake]:
     """Every mistake that `error` holds, each with its path below `raw`.
 
     Args:
-        error: of validating `raw`, or `raw` with its references resolved.
-        raw: the value as the user wrote it.
+        error: of validating `value` as `annotation`.
+        raw: the value as the user wrote it; what was found is shown from here.
+        value: the same with its references resolved.
         annotation: what it was validated as.
     """
     by_path: dict[Path, list[ErrorDetails]] = defaultdict(list)
     for loc, detail in _chosen(list(_flat(error)), raw):
         by_path[loc].append(detail)
-    guessed = {
-        (*path[:-1], guess.group(1))
-        for path, (detail, *_) in by_path.items()
-        if detail["type"] == "extra_forbidden"
-        and (guess := re.search(r"Did you mean '(.*?)'", _unknown_key(path, raw, annotation)))
+    above = {path[:length] for path in by_path for length in range(len(path))}
+    meant = {
+        (*path[:-1], guess[1])
+        for path, details in by_path.items()
+        if _is(details, "extra_forbidden")
+        and (guess := re.search(r"Did you mean '(.*?)'", _unknown_key(path, value, annotation)))
     }
     return [
-        _said(path, details, raw, annotation)
+        _said(path, details, raw, value, annotation)
         for path, details in by_path.items()
-        # one mistake, not two: a misspelt key is also a missing one
-        if not (path in guessed and details[0]["type"] == "missing")
+        # one mistake, not two: a misspelt key is also a missing one, a list of bad items also too short
+        if not (path in meant and _is(details, "missing")) and not (path in above and _is(details, "too_short"))
     ]
+
+
+def _is(details: list[ErrorDetails], kind: str) -> bool:
+    return details[0]["type"] == kind
 
 
 def _flat(error: ValidationError, prefix: Path = ()) -> Iterator[_Found]:
@@ -125,20 +131,20 @@ def _misfit(branch: list[_Found]) -> tuple[int, int]:
     return wrong_kind * 100 + other_keys, len(branch)
 
 
-def _said(path: Path, details: list[ErrorDetails], raw: Any, annotation: Any) -> Mistake:
-    detail = details[0]
-    if detail["type"] == "missing":
+def _said(path: Path, details: list[ErrorDetails], raw: Any, value: Any, annotation: Any) -> Mistake:
+    if _is(details, "missing"):
         parent = path[:-1]
-        wanted = ", ".join(_shape.needed(_shape.at(annotation, raw, parent), _value(raw, parent)))
+        wanted = ", ".join(_shape.needed(_shape.at(annotation, value, parent), _value(value, parent)))
         return parent, f"{str(path[-1])!r} is missing.{f' Needed: {wanted}.' if wanted else ''}"
-    if detail["type"] == "extra_forbidden":
-        return path, _unknown_key(path, raw, annotation)
-    shown = _shown(_value(raw, path), hidden=_shape.hides_secrets(_shape.at(annotation, raw, path)))
-    return path, redact(_sentence(details, shown, path))
+    if _is(details, "extra_forbidden"):
+        return path, _unknown_key(path, value, annotation)
+    place = _shape.at(annotation, value, path)
+    shown = _shown(_value(raw, path), hidden=place is None or _shape.hides_secrets(place))
+    return path, without_passwords(_sentence(details, shown, path))
 
 
-def _unknown_key(path: Path, raw: Any, annotation: Any) -> str:
-    known = _shape.keys(_shape.at(annotation, raw, path[:-1]), _value(raw, path[:-1]))
+def _unknown_key(path: Path, value: Any, annotation: Any) -> str:
+    known = _shape.keys(_shape.at(annotation, value, path[:-1]), _value(value, path[:-1]))
     return f"{str(path[-1])!r} is not a key here.{did_you_mean(str(path[-1]), known)}"
 
 
@@ -156,7 +162,8 @@ def _sentence(details: list[ErrorDetails], shown: str | None, path: Path) -> str
     if kind in _BOUNDS:
         return f"{shown} {_BOUNDS[kind].format(**facts)}"
     if kind == "value_error":
-        return str(facts["error"])
+        said = str(facts["error"])
+        return said if said.endswith((".", "?")) else f"{said}."
     if kind in {"mistake", "secret_type", "secret_reference"}:
         return detail["msg"]
     return f"{shown or 'nothing'} does not work here: {detail['msg'][0].lower()}{detail['msg'][1:]}."
@@ -192,6 +199,6 @@ def _shown(value: Any, *, hidden: bool) -> str | None:
     if hidden or value is None:
         return None if value is None else "the value"
     if isinstance(value, bool):
-        return f"'{str(value).lower()}'"
+        value = str(value).lower()
     text = value.isoformat() if isinstance(value, date) else str(value)
-    return f"'{text if len(text) <= _SHOWN_LENGTH else text[:_SHOWN_LENGTH] + '...'}'"
+    return repr(text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}...")

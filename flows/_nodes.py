@@ -162,7 +162,8 @@ class _Reader:
     def _key(self, node: Node, path: Path) -> Any:
         if isinstance(node, ScalarNode) and node.value and _kind(node) != "null":
             return self._scalar(node, path)
-        self._problem("a key is a text.", node, path)
+        hint = " Put a text that begins with '{{' in quotes." if isinstance(node, MappingNode) else ""
+        self._problem(f"a key is a text.{hint}", node, path)
         return ""
 
     def _scalar(self, node: ScalarNode, path: Path) -> Any:

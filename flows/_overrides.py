@@ -71,16 +71,20 @@ def _set(document: Document, override: Override, annotation: Any) -> None:
         raise LookupError("no key is named. Write it like 'source.connection_string=...'.")
     value: Any = document.data["pipelines"]
     path: Path = ("pipelines",)
-    for depth, name in enumerate(names):
+    for name in names:
         key = _matched(name, value, annotation, path)
-        annotation = _shape.child(annotation, value, key)
+        annotation, value = _shape.child(annotation, value, key), _shape.under(value, key)
         path = (*path, key)
-        if depth == len(names) - 1:
-            value[key] = _read(override.text, annotation)
-        elif not isinstance(_shape.under(value, key), dict | list):
-            value[key] = {}
-        value = value[key]
+    _put(document.data, path, _read(override.text, annotation))
     _note(document, path, override.origin)
+
+
+def _put(container: Any, path: Path, value: Any) -> None:
+    for key in path[:-1]:
+        if not isinstance(_shape.under(container, key), dict | list):
+            container[key] = {}
+        container = container[key]
+    container[path[-1]] = value
 
 
 def _from_pipeline(document: Document, override: Override) -> tuple[str, ...]:
@@ -107,7 +111,8 @@ def _matched(name: str, value: Any, annotation: Any, path: Path) -> str | int:
     for key in known:
         if _folded(str(key)) == _folded(name):
             return key  # type: ignore[no-any-return]  # a key of YAML
-    raise LookupError(f"{name!r} matches nothing under {str(path[-1])!r}.{did_you_mean(name, set(map(str, known)))}")
+    hint = did_you_mean(_folded(name), set(map(str, known)))
+    raise LookupError(f"{name!r} matches nothing under {str(path[-1])!r}.{hint}")
 
 
 def _read(text: str, annotation: Any) -> Any:

@@ -37,10 +37,9 @@ def resolved(
     if isinstance(value, dict):
         kind = resolved(value.get("type"), str, environ, lambda *_: None)  # decides which keys are secrets
         chosen = {**value, "type": kind} if kind else value
-        return {
-            key: resolved(inner, _shape.child(annotation, chosen, key), environ, problem, (*path, key))
-            for key, inner in value.items()
-        }
+        kinds = {key: _shape.child(annotation, chosen, key) for key in value}
+        kinds["type"] = kinds.get("type") or str
+        return {key: resolved(inner, kinds[key], environ, problem, (*path, key)) for key, inner in value.items()}
     if isinstance(value, list):
         return [
             resolved(inner, _shape.child(annotation, value, index), environ, problem, (*path, index))

@@ -25,8 +25,10 @@ from flows._references import KNOWN, MalformedReferenceError, Reference, parts
 
 STARS = "***"
 
-#: A text shorter than this is not searched for in other texts: it would be found everywhere.
+#: Shorter texts are not searched for in other texts: they would be found everywhere.
 _SEARCHED_LENGTH = 4
+#: Shorter texts are stars only where they stand as a word: ``calcu***`` would tell what "late" is.
+_LONG_LENGTH = 8
 _HARMLESS = {"application_name", "connect_timeout", "dbname", "host", "port", "sslmode", "target_session_attrs", "user"}
 _HOST = r"(?:\[[\da-fA-F:.]+\]|[\w.$%{}-]*)(?::(?:\d*|\$\{\w+\}))?"
 _URL = re.compile(
@@ -113,7 +115,7 @@ class Secret:
         if isinstance(value, cls):
             return value
         if not isinstance(value, str) or not value:
-            raise PydanticCustomError("secret_type", "needs a text, or a reference like ${{NAME}}. Put it in quotes.")
+            raise PydanticCustomError("secret_type", "needs a text, or a reference like ${NAME}. Put it in quotes.")
         try:
             return cls(value)
         except MalformedReferenceError as error:
@@ -121,15 +123,21 @@ class Secret:
 
 
 def redact(text: str, secrets: Iterable[Secret] = ()) -> str:
-    """Replace by stars what `text` shows of `secrets`, of every secret revealed so far, and of URLs' passwords.
+    """Replace by stars what `text` shows of `secrets`, of every secret revealed so far, and of any password.
 
-    Secrets shorter than four characters are found only where they stand as a password.
+    Secrets of less than four characters are found only where they stand as a password, those of less
+    than eight only where they stand as a word.
     """
     hidden = dict(_revealed)
     for secret in secrets:
         hidden.update(_hidden_parts(_text_if_known(secret)))
     for value in sorted(hidden, key=len, reverse=True):
-        text = text.replace(value, hidden[value])
+        text = _replaced(text, value, hidden[value])
+    return without_passwords(text)
+
+
+def without_passwords(text: str) -> str:
+    """Replace by stars what stands in `text` where a password stands: in a URL, or after ``password=``."""
     text = _PASSWORD_IN_URL.sub(rf"\1:{STARS}@", text)
     return _PASSWORD_PAIR.sub(rf"\1{STARS}", text)
 
@@ -144,6 +152,12 @@ class Redacting(logging.Filter):
             record.exc_text = redact("".join(traceback.format_exception(*record.exc_info)).rstrip())
             record.exc_info = None
         return True
+
+
+def _replaced(text: str, value: str, shown: str) -> str:
+    if value not in text or len(value) >= _LONG_LENGTH:
+        return text.replace(value, shown)
+    return re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", lambda _found: shown, text)
 
 
 def _text_if_known(secret: Secret) -> str:

@@ -69,18 +69,16 @@ class Tagged:
         return core_schema.no_info_plain_validator_function(self._validated)
 
     def __get_pydantic_json_schema__(self, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        known = self.names()
         branches = [
-            {"if": {"properties": {"type": {"const": name}}}, "then": _of_type(name, self.model_of(name), handler)}
-            for name in self.names()
+            {"if": {"properties": {"type": {"const": name}}}, "then": self._json_schema(name, handler)}
+            for name in known
         ]
-        known = {"type": {"enum": self.names()}}
-        return {"type": "object", "required": ["type"], "properties": known, "allOf": branches}
+        return {"type": "object", "required": ["type"], "properties": {"type": {"enum": known}}, "allOf": branches}
 
-
-def _of_type(name: str, model: type[BaseModel], handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-    schema = dict(handler.resolve_ref_schema(handler(model.__pydantic_core_schema__)))
-    schema["properties"] = {**schema["properties"], "type": {"const": name}}
-    return schema
+    def _json_schema(self, name: str, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler(self.model_of(name).__pydantic_core_schema__)
+        return schema if "$ref" in schema else {**schema, "title": f"{self.registry.kind}_{name}"}
 
 
 def options(annotation: Any, value: Any) -> Iterator[Any]:

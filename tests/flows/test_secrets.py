@@ -262,6 +262,14 @@ def test_every_form_of_a_known_password_becomes_stars():
     assert redact("at postgresql://u:p%40ss%2Fw%22ord@host/db", [secret]) == "at postgresql://u:***@host/db"
 
 
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [("late", "***"), ("'late'", "'***'"), ("calculate, later", "calculate, later"), ("x=late;", "x=***;")],
+)
+def test_a_short_secret_is_not_told_by_the_words_around_it(text, cleaned):
+    assert redact(text, [Secret("late")]) == cleaned
+
+
 def test_what_was_revealed_once_stays_hidden():
     Secret("Lockgate-very-secret-1").reveal()
 
@@ -294,7 +302,7 @@ def test_log_lines_and_their_tracebacks_are_cleaned():
     assert "ValueError: postgresql://user:***@host/db" in lines
 
 
-_SECRETS = st.text(st.characters(codec="utf-8", exclude_characters="*"), min_size=4, max_size=20)
+_SECRETS = st.text(st.characters(codec="utf-8", exclude_characters="*"), min_size=8, max_size=20)
 
 
 @given(_SECRETS, st.text(max_size=10), st.text(max_size=10))
