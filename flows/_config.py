@@ -36,7 +36,7 @@ from transforms._words import did_you_mean
 from validations._contract import BoundRule
 from validations._rule import rules
 
-_NAME = re.compile(r"\w[\w.-]*")
+_NAME = re.compile(r"\w[\w-]*")
 _VERSION_DIGITS = 12
 
 
@@ -161,7 +161,7 @@ class _Reading:
     def pipeline(self) -> Pipeline | None:
         """The pipeline; None where it has mistakes."""
         if not _NAME.fullmatch(self.name):
-            self._problem((), f"{self.name!r} is not a name. Use letters, digits, '_', '-' and '.'.")
+            self._problem((), f"{self.name!r} is not a name. Use letters, digits, '_' and '-'.")
         value = resolved(self.raw, PipelineKeys, self._environ, self._problem)
         keys = self._validated(value)
         if keys is None:

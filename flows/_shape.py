@@ -100,6 +100,8 @@ def options(annotation: Any, value: Any) -> Iterator[Any]:
 def child(annotation: Any, value: Any, key: Any) -> Any:
     """What `annotation` allows under `key` of the raw `value`; None where nothing is known of it."""
     found = [inner for option in options(annotation, value) for inner in _inside(option, key)]
+    if len(found) == 1:
+        return found[0]
     return Union[tuple(found)] if found else None  # noqa: UP007 - built at run time
 
 

@@ -13,8 +13,9 @@ in front with `LockgateError.under`. The room that knows files turns it into fil
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Iterable
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from transforms._words import did_you_mean
 
@@ -36,6 +37,10 @@ class LockgateError(Exception):
         """Put `prefix` in front of the path; returns the same error, to be raised again."""
         self.path = (*prefix, *self.path)
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the facts, not the arguments: other processes get the same error, whatever made it."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]  # typeshed hides it
 
     def __str__(self) -> str:
         """The path, where there is one, and the message."""

@@ -1,6 +1,7 @@
 """The tree of errors, and how one is shown to people and to programs."""
 
 import json
+import pickle
 import re
 
 import pytest
@@ -132,3 +133,13 @@ def test_errors_keep_their_facts():
     assert ledger.counts == {"read": 2, "written": 1}
     assert SourceMissingError("x", source="orders").source == "orders"
     assert TargetBusyError("x", target="dim").target == "dim"
+
+
+@pytest.mark.parametrize("name", sorted(OURS - {"LockgateError"}))
+def test_an_error_survives_the_way_to_another_process(name):
+    kind = getattr(_errors, name)
+    error = kind("${X}", "cannot be resolved") if kind is SecretError else kind("something happened")
+
+    copy = pickle.loads(pickle.dumps(error.under("source", "type")))
+
+    assert (type(copy), str(copy), vars(copy)) == (kind, str(error), vars(error))

@@ -296,6 +296,8 @@ def test_log_lines_and_their_tracebacks_are_cleaned():
     except ValueError:
         logger.exception("password %s", PASSWORD)
 
+    logger.warning("%d is no number", PASSWORD)
+
     lines = stream.getvalue()
     assert PASSWORD not in lines
     assert "at postgresql://user:***@host/db with postgresql://user:***@host/db\npassword ***\nTraceback" in lines
