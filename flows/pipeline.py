@@ -16,6 +16,7 @@ from flows._errors import LoadError, as_json
 from flows._ledger import RunRecord
 from flows._plan import Plan
 from flows._report import Reporter
+from flows._retry import Policy, retried
 from flows._stages import REFUSALS, Extracts, Run
 from flows._workspace import workspace
 from flows.targets._base import Chamber
@@ -39,7 +40,8 @@ def run(pipeline: Pipeline, *, stages: Stages | None = None, reporter: Reporter 
         LockgateError: nothing was published; the ledger has the record, where the target could be reached.
     """
     record = RunRecord.start(pipeline.name, pipeline.target.label, pipeline.version)
-    return resume(pipeline, record, stages=stages or Stages(), reporter=reporter)
+    stages = stages or retried(Stages(), Policy.of(pipeline.error_handling))
+    return resume(pipeline, record, stages=stages, reporter=reporter)
 
 
 def resume(pipeline: Pipeline, record: RunRecord, *, stages: Stages, reporter: Reporter | None = None) -> RunRecord:
