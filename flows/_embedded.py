@@ -33,6 +33,7 @@ import click
 import psycopg
 from psycopg import sql
 
+from flows._errors import ConfigError
 from flows._home import home, locked
 from flows._unprivileged import account, can_run, is_open, make_open, run
 from transforms._errors import LockgateError
@@ -56,7 +57,7 @@ _PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)  # seconds
 
 
 class EmbeddedPostgresError(LockgateError):
-    """The embedded PostgreSQL cannot be used as asked; the message says what to change."""
+    """The embedded PostgreSQL does not run; the message says why, in its own words."""
 
 
 def resolve(url: str) -> str:
@@ -66,8 +67,8 @@ def resolve(url: str) -> str:
     may do so at once.
 
     Raises:
-        EmbeddedPostgresError: the URL names no database, the extra ``demo`` is not installed, or the
-            server does not start; the message then carries the server's own words.
+        ConfigError: the URL names no database, or the extra ``demo`` is not installed.
+        EmbeddedPostgresError: the server does not start; the message carries its own words.
     """
     parts = urlsplit(url)
     if parts.scheme != SCHEME:
@@ -75,7 +76,7 @@ def resolve(url: str) -> str:
     database = unquote(parts.netloc)
     rest = parts.path.strip("/") or parts.query or parts.fragment
     if rest or not 0 < len(database.encode()) <= _LONGEST_NAME:
-        raise EmbeddedPostgresError(
+        raise ConfigError(
             f"{url!r} does not name an embedded database. Write {SCHEME}://NAME, such as {SCHEME}://source_db."
         )
     server = Server(default_folder())
@@ -228,9 +229,7 @@ def _programs() -> Path:
     """The folder of initdb and pg_ctl: the wheel's own, or a copy where the server's account cannot read that."""
     found = importlib.util.find_spec(WHEEL)  # not imported: its import makes files and warns
     if found is None or found.origin is None:
-        raise EmbeddedPostgresError(
-            "the embedded PostgreSQL is not installed. Install it with: pip install 'lockgate[demo]'."
-        )
+        raise ConfigError("the embedded PostgreSQL is not installed. Install it with: pip install 'lockgate[demo]'.")
     package = Path(found.origin).parent
     user = account()
     if user is not None and not can_run(package / _PROGRAMS / "postgres", user):
@@ -287,4 +286,7 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except LockgateError as error:
+        sys.exit(str(error))

