@@ -87,6 +87,11 @@ class Source(BaseModel, ABC):
 
     type: str
 
+    @property
+    def declared(self) -> tuple[str, ...] | None:
+        """The columns that the configuration says it delivers; None where only the source itself knows."""
+        return None
+
     @abstractmethod
     def scan(self, name: str) -> Extract:
         """Open the source and learn its schema; read no row.

@@ -70,6 +70,11 @@ class Database(Source):
             raise ValueError("'parameters' belong to a 'query'.")
         return self
 
+    @property
+    def declared(self) -> tuple[str, ...] | None:
+        """``schema.columns``, where they are given."""
+        return self.table.columns if self.table else None
+
     def scan(self, name: str) -> Extract:
         """Learn the schema from the catalogue, and promise the rows.
 
@@ -121,7 +126,7 @@ class _Scan:
 
     def extract(self) -> Extract:
         schema = pl.Schema({name: how.dtype for name, how in self.readings.items()})
-        delivers = self.options.table.columns if self.options.table else None
+        delivers = self.options.declared
         require_columns(list(delivers or ()), list(schema), self.side)
         warnings = tuple(f"{self.name}.{name} {how.warning}" for name, how in self.readings.items() if how.warning)
         return Extract(self.name, schema, self.read, self.sql, self.pushed, delivers, warnings)

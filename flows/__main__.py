@@ -1,0 +1,20 @@
+"""The command line: ``python -m flows <verb>``, also installed as ``lockgate``."""
+
+from __future__ import annotations
+
+import click
+
+from flows._cli._group import Verbs
+
+
+@click.command(cls=Verbs)
+def main() -> None:
+    """Data pipelines: all or nothing, every row accounted for.
+
+    Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 the data or a run
+    failed, 2 the command line or the configuration.
+    """
+
+
+if __name__ == "__main__":
+    main()
