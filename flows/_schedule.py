@@ -75,10 +75,10 @@ class Schedule(BaseModel):
 
     @field_validator("cron")
     @classmethod
-    def _cron_shape(cls, value: str) -> str:
-        fields = value.split()
-        if value in _CRON_WORDS:
+    def _cron_shape(cls, value: str | None) -> str | None:
+        if value is None or value in _CRON_WORDS:
             return value
+        fields = value.split()
         if len(fields) != len(_CRON):
             names = ", ".join(name for name, *_ in _CRON)
             raise ValueError(f"{value!r} is not a cron schedule. It has five fields: {names}; as in '0 2 * * *'.")
@@ -89,7 +89,9 @@ class Schedule(BaseModel):
 
     @field_validator("rrule")
     @classmethod
-    def _rrule_shape(cls, value: str) -> str:
+    def _rrule_shape(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
         lines = value.strip().splitlines()
         if not lines or not _RRULE.fullmatch(lines[-1].upper().removeprefix("RRULE:")):
             raise ValueError(f"{value!r} is not a recurrence rule. Write it like 'FREQ=DAILY;BYHOUR=2;BYMINUTE=0'.")
@@ -97,8 +99,8 @@ class Schedule(BaseModel):
 
     @field_validator("interval")
     @classmethod
-    def _some_time(cls, value: float) -> float:
-        if not value:
+    def _some_time(cls, value: float | None) -> float | None:
+        if value == 0:
             raise ValueError("an interval of 0 seconds has no end. Write at least '1s'.")
         return value
 

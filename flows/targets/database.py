@@ -18,7 +18,7 @@ from flows.targets._catalog import TableInfo, describe
 from flows.targets._layout import Layout, place
 
 _ALIASES = {"replace": "overwrite", "merge": "upsert"}
-Mode = Annotated[Literal["append", "overwrite", "upsert"], BeforeValidator(lambda mode: _ALIASES.get(mode, mode))]
+Mode = Annotated[Literal["append", "overwrite", "upsert"], BeforeValidator(lambda mode: _ALIASES.get(str(mode), mode))]
 
 
 @target
