@@ -1,7 +1,8 @@
 """What a run leaves in Prefect for people: its ledger, its checks, and a few quarantined rows.
 
 Each is a table under a key of its pipeline, so that Prefect shows how it went from run to run.
-Texts are shortened, secrets become stars, and nothing in them works as Markdown.
+Prefect's UI reads every text as Markdown, cells included: what is not ours stands in code spans there,
+shortened, with stars for secrets.
 """
 
 from __future__ import annotations
@@ -10,22 +11,20 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import polars as pl
 from prefect.artifacts import create_table_artifact
 
 from flows._ledger import RunRecord
+from flows._quarantine import SCHEMA, Quarantine
 from flows._secrets import redact
 from transforms._words import counted
 
-#: Rows of the quarantine that are shown.
-SAMPLE_ROWS = 10
+_SAMPLE_ROWS = 10
 _LONGEST_VALUE = 80
 _LONGEST_ROW = 1000
 
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+!|~&$-])")
 #: What each count of the ledger means, in the order in which people read them.
 _MEANINGS = {
     "read": "delivered by the source",
@@ -39,31 +38,42 @@ _MEANINGS = {
 }
 
 
+def first_rows(quarantine: Quarantine) -> pl.DataFrame:
+    """The first quarantined rows, to be shown after the quarantine itself is gone."""
+    frames: list[pl.DataFrame] = [pl.DataFrame(schema=SCHEMA)]
+    for frame in quarantine:
+        frames.append(frame.head(_SAMPLE_ROWS - sum(kept.height for kept in frames)))
+        if frames[-1].height < frame.height:
+            break
+    return pl.concat(frames)
+
+
 def leave(record: RunRecord, sample: pl.DataFrame) -> None:
     """Leave the artifacts of a run, inside its flow run.
 
     Args:
         record: of the run, as far as it came.
-        sample: the first quarantined rows, as `Quarantine.sample` gives them.
+        sample: what `first_rows` kept.
     """
     _table("ledger", record, ledger(record))
     if record.checks:
         _table("checks", record, checks(record))
     if not sample.is_empty():
-        shown = f"{counted(sample.height, 'row')} of {record.rows.quarantined or sample.height:,}"
-        _table("quarantine", record, quarantined(sample), f"The first {shown}, as they were read.")
+        _table("quarantine", record, quarantined(sample), f"The first {counted(sample.height, 'row')}, as read.")
 
 
 def ledger(record: RunRecord) -> list[dict[str, Any]]:
     """A row for each count of the ledger."""
-    return [{"rows": count, "which": name, "meaning": _MEANINGS[name]} for name, count in asdict(record.rows).items()]
+    return [
+        {"ledger": name, "rows": getattr(record.rows, name), "meaning": meaning} for name, meaning in _MEANINGS.items()
+    ]
 
 
 def checks(record: RunRecord) -> list[dict[str, Any]]:
     """A row for each check."""
     return [
         {
-            "check": _plain(check["rule"]),
+            "check": code(check["rule"]),
             "passed": "yes" if check["passed"] else "no",
             "violations": check["violations"],
             "on violation": check["on_violation"],
@@ -75,7 +85,7 @@ def checks(record: RunRecord) -> list[dict[str, Any]]:
 def quarantined(sample: pl.DataFrame) -> list[dict[str, Any]]:
     """A row for each quarantined row: where it stood, the rules it broke, its values."""
     return [
-        {"row": row["row"], "broke": _plain(", ".join(row["reasons"])), "values": _values(row["values"])}
+        {"row": row["row"], "broke": code(", ".join(row["reasons"])), "values": code(_shortened(row["values"]))}
         for row in sample.iter_rows(named=True)
     ]
 
@@ -89,28 +99,27 @@ def key(pipeline: str, kind: str) -> str:
     return f"{plain}-{digest}-{kind}".lstrip("-")
 
 
-def escaped(text: str) -> str:
-    """`text`, so that Markdown shows it as it is."""
-    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
+def code(text: str) -> str:
+    """`text` in a Markdown code span, which shows it as it is; on one line, with stars for secrets."""
+    line = " ".join(redact(text).split())
+    fence = "`" * (max(map(len, re.findall("`+", line)), default=0) + 1)
+    return f"{fence} {line} {fence}" if "`" in line else f"{fence}{line}{fence}"
 
 
 def _table(kind: str, record: RunRecord, rows: list[dict[str, Any]], more: str = "") -> None:
-    said = f"{record.pipeline} to {record.target}, run {record.run_id}: {record.status}."
-    if record.error:
-        said = f"{said} {record.error['message']}"
-    create_table_artifact(table=rows, key=key(record.pipeline, kind), description=escaped(redact(f"{said} {more}")))
+    said = f"{code(record.pipeline)} to {code(record.target)}, run {code(record.run_id)}: {record.status}."
+    error = code(record.error["message"]) if record.error else ""
+    create_table_artifact(
+        table=rows, key=key(record.pipeline, kind), description=" ".join(filter(None, [said, more, error]))
+    )
 
 
-def _values(text: str) -> str:
-    """A quarantined row's JSON text with each value shortened."""
-    row: Mapping[str, Any] = json.loads(redact(text))
+def _shortened(text: str) -> str:
+    """A quarantined row's JSON text with each of its texts shortened, and then the whole."""
+    row: Mapping[str, Any] = json.loads(redact(text))  # first: half a secret would not be found
     short = {name: _short(value, _LONGEST_VALUE) if isinstance(value, str) else value for name, value in row.items()}
-    return _plain(_short(json.dumps(short, ensure_ascii=False), _LONGEST_ROW))
+    return _short(json.dumps(short, ensure_ascii=False), _LONGEST_ROW)
 
 
 def _short(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
-
-
-def _plain(text: str) -> str:
-    return redact(text)

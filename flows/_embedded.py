@@ -225,6 +225,11 @@ def is_installed() -> bool:
     return importlib.util.find_spec(WHEEL) is not None
 
 
+def program(name: str) -> Path:
+    """One of PostgreSQL's own programs, as the wheel has it: ``psql``."""
+    return _programs() / name
+
+
 def _programs() -> Path:
     """The folder of initdb and pg_ctl: the wheel's own, or a copy where the server's account cannot read that."""
     found = importlib.util.find_spec(WHEEL)  # not imported: its import makes files and warns

@@ -45,6 +45,8 @@ from transforms._errors import LockgateError
 P = ParamSpec("P")
 T = TypeVar("T")
 
+#: What a stage may raise, kept and raised again outside of Prefect; a panic of Polars is a failure like any other.
+_FAILURES = (Exception, pl.exceptions.PanicException)
 #: Seconds after which a stage is given up. The first two read no row; the others take as long as the data does,
 #: but a day is not work any more.
 TIMEOUTS = {"extract": 600, "transform": 600, "validate": 86_400, "load": 86_400}
@@ -55,7 +57,7 @@ class Outcome:
     """What Prefect is not given: how a run ended, kept for whoever asked for it."""
 
     record: RunRecord | None = None
-    error: Exception | None = None
+    error: BaseException | None = None
     url: str | None = None
     sample: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SCHEMA))
 
@@ -149,7 +151,7 @@ def _conduct(pipeline: Pipeline, outcome: Outcome, reporter: Reporter) -> State:
     _name_flow_run(pipeline, record, outcome)
     try:
         resume(pipeline, record, stages=_Tasks(pipeline, outcome).stages(), reporter=_Logging(reporter))
-    except Exception as error:  # noqa: BLE001 - kept, and raised outside of Prefect
+    except _FAILURES as error:
         outcome.error = error
         state: State = Failed(message=_one_line(error, pipeline))
     else:
@@ -185,7 +187,7 @@ def _summary(record: RunRecord) -> str:
     )
 
 
-def _one_line(error: Exception, pipeline: Pipeline) -> str:
+def _one_line(error: BaseException, pipeline: Pipeline) -> str:
     """What Prefect shows of an error: ours in our words, others with their kind."""
     if isinstance(error, LockgateError):
         return redact(rendered(error, pipeline.locate))
@@ -200,7 +202,7 @@ class _Attempts(Generic[T]):
     """What became of a stage's attempts: how many were made, the last one's error, the result."""
 
     made: int = 0
-    error: Exception | None = None
+    error: BaseException | None = None
     results: list[T] = field(default_factory=list)
 
 
@@ -226,7 +228,7 @@ class _Tasks:
         try:
             return _stages.validate(run, plan)
         finally:  # the rows are gone when the run is over
-            self._outcome.sample = run.quarantine.sample(_artifacts.SAMPLE_ROWS)
+            self._outcome.sample = _artifacts.first_rows(run.quarantine)
 
     def _tracked(self, name: str, stage: Stage[P, T]) -> Stage[P, T]:
         """`stage` as a task that Prefect runs, and tries again, when it is called."""
@@ -238,7 +240,7 @@ class _Tasks:
                 attempts.made, attempts.error = attempts.made + 1, None
                 try:
                     attempts.results.append(stage(run, *args, **kwargs))
-                except Exception as error:  # noqa: BLE001 - kept, and raised outside of Prefect
+                except _FAILURES as error:
                     attempts.error = error
                     self._policy.tell(run, name, attempts.made, error)
                     return Failed(message=_one_line(error, self._pipeline))
