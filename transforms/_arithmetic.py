@@ -11,15 +11,14 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from decimal import Decimal
 
 import polars as pl
 from sqlglot import exp
 
-from transforms._casts import DECIMALS, HALF_AWAY, QUOTIENT_DECIMALS, Value, checked, convert, literal, number, unify
 from transforms._errors import FormulaError
 from transforms._scope import Node, Scope, is_number, node, text
 from transforms._types import DIGITS, TIMESTAMP, kind
+from transforms._values import DECIMALS, HALF_AWAY, QUOTIENT_DECIMALS, Value, checked, convert, number, unify
 
 _WIDER: dict[type[pl.DataType], pl.DataType] = {pl.Int16: pl.Int32(), pl.Int32: pl.Int64(), pl.Int64: pl.Int128()}
 _INTERVAL = pl.Duration("us")
@@ -134,11 +133,12 @@ def _multiply(scope: Scope, part: Node) -> Value:
 
 def _product(left: Value, right: Value) -> Value:
     # Polars keeps the larger of the two scales, PostgreSQL their sum.
-    scale = min(_scale(left) + _scale(right), max(DECIMALS, _scale(left), _scale(right)))
-    return Value(_exact(left, scale) * _exact(right, _scale(right)), pl.Decimal(DIGITS, scale))
+    scale = min(scale_of(left) + scale_of(right), max(DECIMALS, scale_of(left), scale_of(right)))
+    return Value(_exact(left, scale) * _exact(right, scale_of(right)), pl.Decimal(DIGITS, scale))
 
 
-def _scale(value: Value) -> int:
+def scale_of(value: Value) -> int:
+    """The decimals of a numeric value; whole numbers have none."""
     return value.dtype.scale if isinstance(value.dtype, pl.Decimal) else 0
 
 
@@ -174,11 +174,11 @@ def _modulo(scope: Scope, part: Node) -> Value:
 
 
 def _not_zero(divisor: Value, part: Node) -> pl.Expr:
-    message = f"division by zero in {text(part)}; write nullif({text(part.expression)}, 0) to get null instead"
     if divisor.is_constant and divisor.constant is not None:
         if divisor.constant == 0:
-            raise FormulaError(f"{message}.")
+            raise FormulaError(f"{text(part)!r} divides by zero.")
         return divisor.expr
+    message = f"division by zero in {text(part)}; write nullif({text(part.expression)}, 0) to get null instead"
     return checked(divisor.expr, divisor.expr == 0, message)
 
 
@@ -206,124 +206,3 @@ def _negate(scope: Scope, part: Node) -> Value:
     if value.kind == "integer":
         return Value(whole(lambda x: -x, value.dtype, value.expr), value.dtype)
     return Value(-value.expr, value.dtype)
-
-
-@node(exp.Abs, parts="this", called="abs")
-def _absolute(scope: Scope, part: Node) -> Value:
-    value = scope(part.this)
-    value = value if is_number(value) else scope.of(part.this, "real")
-    if value.kind == "integer":
-        return Value(whole(lambda x: x.abs(), value.dtype, value.expr), value.dtype)
-    return Value(value.expr.abs(), value.dtype)
-
-
-@node(exp.Sign, parts="this", called="sign")
-def _sign(scope: Scope, part: Node) -> Value:
-    value = _exact_or_real(scope, part.this)
-    return Value(value.expr.sign(), value.dtype)
-
-
-@node(exp.Ceil, parts="this", called="ceil")
-def _ceil(scope: Scope, part: Node) -> Value:
-    return _to_whole(scope, part, lambda x: x.ceil())
-
-
-@node(exp.Floor, parts="this", called="floor")
-def _floor(scope: Scope, part: Node) -> Value:
-    return _to_whole(scope, part, lambda x: x.floor())
-
-
-def _exact_or_real(scope: Scope, part: Node) -> Value:
-    value = scope(part)
-    return value if value.kind == "numeric" else scope.of(part, "real")
-
-
-def _to_whole(scope: Scope, part: Node, operation: Callable[[pl.Expr], pl.Expr]) -> Value:
-    value = _exact_or_real(scope, part.this)
-    dtype = pl.Decimal(DIGITS, 0) if value.kind == "numeric" else value.dtype
-    return Value(operation(value.expr).cast(dtype), dtype)
-
-
-@node(exp.Round, parts="this decimals", called="round")
-def _round(scope: Scope, part: Node) -> Value:
-    return _to_places(scope, part, lambda x, places: x.round(places, mode=HALF_AWAY), lambda x: x.round(0))
-
-
-@node(exp.Trunc, parts="this decimals", called="trunc")
-def _truncate(scope: Scope, part: Node) -> Value:
-    return _to_places(scope, part, lambda x, places: x.truncate(places), lambda x: x.truncate(0))
-
-
-def _to_places(
-    scope: Scope,
-    part: Node,
-    exact: Callable[[pl.Expr, int], pl.Expr],
-    double: Callable[[pl.Expr], pl.Expr],
-) -> Value:
-    value, decimals = scope(part.this), part.args.get("decimals")
-    if value.kind == "numeric" or (value.kind == "integer" and decimals):
-        places = scope.whole(decimals) if decimals else 0
-        if not 0 <= places <= DECIMALS:
-            raise FormulaError(f"{text(part)!r} cannot keep {places} decimals: 0 to {DECIMALS}.")
-        value = convert(value, pl.Decimal(DIGITS, max(places, _scale(value))))
-        return Value(exact(value.expr, places).cast(pl.Decimal(DIGITS, places)), pl.Decimal(DIGITS, places))
-    if decimals:
-        raise FormulaError(
-            f"{text(part)!r}: PostgreSQL rounds to decimals only what is numeric. "
-            f"Write {part.key}({text(part.this)}::numeric, {text(decimals)})."
-        )
-    value = scope.of(part.this, "real")
-    return Value(double(value.expr), value.dtype)
-
-
-def _double(scope: Scope, part: Node, operation: Callable[..., pl.Expr], *operands: Node) -> Value:
-    """A function of doubles that must not make NaN or infinity of proper numbers."""
-    values = [scope.of(operand, "real").expr.cast(pl.Float64) for operand in operands]
-    result = operation(*values)
-    proper = pl.all_horizontal(value.is_finite() for value in values)
-    message = f"{text(part)} is not defined for a value, or too large"
-    return Value(checked(result, proper & ~result.is_finite(), message), pl.Float64())
-
-
-@node(exp.Pow, called="power")
-def _power(scope: Scope, part: Node) -> Value:
-    return _double(scope, part, lambda base, power: base.pow(power), part.this, part.expression)
-
-
-@node(exp.Sqrt, parts="this", called="sqrt")
-def _sqrt(scope: Scope, part: Node) -> Value:
-    return _double(scope, part, lambda x: x.sqrt(), part.this)
-
-
-@node(exp.Exp, parts="this", called="exp")
-def _exp(scope: Scope, part: Node) -> Value:
-    return _double(scope, part, lambda x: x.exp(), part.this)
-
-
-@node(exp.Ln, parts="this", called="ln")
-def _ln(scope: Scope, part: Node) -> Value:
-    return _double(scope, part, lambda x: x.log(), part.this)
-
-
-@node(exp.Log, called="log")
-def _log(scope: Scope, part: Node) -> Value:
-    if part.args.get("expression") is None:
-        return _double(scope, part, lambda x: x.log10(), part.this)
-    return _double(scope, part, lambda base, x: x.log() / base.log(), part.this, part.expression)
-
-
-@node(exp.Literal, parts="this is_string")
-def _literal(_scope: Scope, part: Node) -> Value:
-    if part.is_string:
-        return Value(pl.lit(part.name), pl.Null(), constant=part.name)
-    return number(int(part.name) if part.name.isdigit() else Decimal(part.name))
-
-
-@node(exp.Boolean, parts="this")
-def _boolean(_scope: Scope, part: Node) -> Value:
-    return literal(bool(part.this), pl.Boolean())
-
-
-@node(exp.Null, parts="")
-def _null(_scope: Scope, _part: Node) -> Value:
-    return Value(pl.lit(None), pl.Null(), constant=None)

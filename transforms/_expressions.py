@@ -21,14 +21,17 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.tokenizer_core import TokenType
 
-from transforms import _arithmetic, _logic, _moments, _text, _windows  # noqa: F401 - each registers its parts
-from transforms._casts import convert
+from transforms import _arithmetic, _logic, _moments, _numbers, _text, _windows  # noqa: F401 - each registers its parts
 from transforms._errors import FormulaError
 from transforms._moments import clock
 from transforms._scope import Node, Scope
 from transforms._text import regex
+from transforms._values import Value, convert
 
 __all__ = ["clock", "condition", "expression", "is_row_local", "regex"]
+
+
+_TOO_DEEP = "the formula is nested too deeply. Split it into several."
 
 
 def expression(text: str, schema: pl.Schema) -> pl.Expr:
@@ -42,7 +45,7 @@ def expression(text: str, schema: pl.Schema) -> pl.Expr:
         FormulaError: it is not understood, or its types do not fit; the message quotes what.
         UnknownColumnError: it names a column that is not there.
     """
-    value = Scope(schema)(_parse(text))
+    value = _translated(text, schema)
     if value.months:
         raise FormulaError(f"{text!r} is an interval of months, which no column can hold.")
     return (convert(value, pl.String()) if value.kind == "unknown" else value).expr
@@ -55,7 +58,7 @@ def condition(text: str, schema: pl.Schema) -> pl.Expr:
         FormulaError: it is not understood, or is of another type.
         UnknownColumnError: it names a column that is not there.
     """
-    value = Scope(schema)(_parse(text))
+    value = _translated(text, schema)
     if value.kind not in {"boolean", "unknown"}:
         raise FormulaError(f"{text!r} is {value.called}, and a condition is true or false. Compare it: {text} = ...")
     return convert(value, pl.Boolean()).expr
@@ -70,24 +73,29 @@ def is_row_local(text: str) -> bool:
     return _parse(text).find(exp.Window, exp.AggFunc) is None
 
 
+def _translated(text: str, schema: pl.Schema) -> Value:
+    try:
+        return Scope(schema)(_parse(text))
+    except RecursionError as error:
+        raise FormulaError(_TOO_DEEP) from error
+
+
 @lru_cache(maxsize=256)
 def _parse(text: str) -> Node:
     try:
         tokens = sqlglot.tokenize(text, read="postgres")
         parts = [part for part in sqlglot.parse(text, read="postgres") if part is not None]
+    except RecursionError as error:
+        raise FormulaError(_TOO_DEEP) from error
     except sqlglot.errors.SqlglotError as error:
         raise FormulaError(f"{text!r} cannot be read as SQL{_near(error)}.") from error
     if not parts:
         raise FormulaError("the formula is empty. Write one SQL expression over the columns of a row.")
-    if any(token.comments for token in tokens) or ("--" in text and _commented(parts)):
+    if any(token.comments for token in tokens):
         raise FormulaError(f"{text!r} has a comment in it. Leave it out.")
     if len(parts) > 1 or any(token.token_type is TokenType.SEMICOLON for token in tokens):
         raise FormulaError(f"{text!r} is more than one expression: leave out the ';'.")
     return parts[0]
-
-
-def _commented(parts: list[Node]) -> bool:
-    return any(each.comments for part in parts for each in part.walk())
 
 
 def _near(error: Exception) -> str:

@@ -8,15 +8,17 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from functools import reduce
 
 import polars as pl
 from sqlglot import exp
 
-from transforms._casts import Value, cast, convert, unify
+from transforms._casts import cast
 from transforms._errors import FormulaError
-from transforms._scope import Node, Scope, node, text
+from transforms._scope import Node, Scope, is_harmless, node, text
 from transforms._types import DIGITS, dtype_named, kind
+from transforms._values import Value, convert, literal, number, unify
 
 _COMPARE: dict[type[Node], Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
     exp.EQ: operator.eq, exp.NEQ: operator.ne, exp.GT: operator.gt, exp.GTE: operator.ge, exp.LT: operator.lt,
@@ -51,16 +53,31 @@ def _beside(value: Value, dtype: pl.DataType) -> pl.Expr:
 
 @node(exp.And)
 def _and(scope: Scope, part: Node) -> Value:
-    left = scope.of(part.this, "boolean")
-    right = _as_boolean(scope.only(left.expr.ne_missing(other=False), part.expression), part)
-    return Value(left.expr & right.expr, _BOOLEAN)
+    left, right = _both_sides(scope, part, undecided=lambda value: value.ne_missing(other=False))
+    return Value(left & right, _BOOLEAN)
 
 
 @node(exp.Or)
 def _or(scope: Scope, part: Node) -> Value:
+    left, right = _both_sides(scope, part, undecided=lambda value: value.ne_missing(other=True))
+    return Value(left | right, _BOOLEAN)
+
+
+def _both_sides(scope: Scope, part: Node, undecided: Callable[[pl.Expr], pl.Expr]) -> tuple[pl.Expr, pl.Expr]:
+    """Both sides; the right one is computed where the left one has not decided yet, as PostgreSQL goes about it."""
     left = scope.of(part.this, "boolean")
-    right = _as_boolean(scope.only(left.expr.ne_missing(other=True), part.expression), part)
-    return Value(left.expr | right.expr, _BOOLEAN)
+    deciding = _harmless_first(list(part.this.flatten()) if isinstance(part.this, type(part)) else [part.this])
+    rows = [undecided(scope.of(each, "boolean").expr) for each in deciding]
+    right = _as_boolean(scope.only(pl.all_horizontal(rows) if rows else None, part.expression), part)
+    return left.expr, right.expr
+
+
+def _harmless_first(parts: list[Node]) -> list[Node]:
+    """The parts to guard others by: all that cannot fail, or a single one.
+
+    A guard is repeated in everything it guards; guards within guards would grow without bounds.
+    """
+    return parts if len(parts) == 1 else [part for part in parts if is_harmless(part)]
 
 
 def _as_boolean(value: Value, part: Node) -> Value:
@@ -72,6 +89,23 @@ def _as_boolean(value: Value, part: Node) -> Value:
 @node(exp.Not, parts="this")
 def _not(scope: Scope, part: Node) -> Value:
     return Value(~scope.of(part.this, "boolean").expr, _BOOLEAN)
+
+
+@node(exp.Literal, parts="this is_string")
+def _literal(_scope: Scope, part: Node) -> Value:
+    if part.is_string:
+        return Value(pl.lit(part.name), pl.Null(), constant=part.name)
+    return number(int(part.name) if part.name.isdigit() else Decimal(part.name))
+
+
+@node(exp.Boolean, parts="this")
+def _boolean(_scope: Scope, part: Node) -> Value:
+    return literal(bool(part.this), pl.Boolean())
+
+
+@node(exp.Null, parts="")
+def _null(_scope: Scope, _part: Node) -> Value:
+    return Value(pl.lit(None), pl.Null(), constant=None)
 
 
 @node(exp.Paren, parts="this")
@@ -87,11 +121,11 @@ def _column(scope: Scope, part: Node) -> Value:
 @node(exp.Is, parts="this expression negate")
 def _is(scope: Scope, part: Node) -> Value:
     if isinstance(part.expression, exp.Null):
-        found = scope(part.this).expr.is_null()
-    elif isinstance(part.expression, exp.Boolean):
-        found = scope.of(part.this, "boolean").expr.eq_missing(pl.lit(bool(part.expression.this)))
-    else:
+        expr = scope(part.this).expr
+        return Value(expr.is_not_null() if part.args.get("negate") else expr.is_null(), _BOOLEAN)
+    if not isinstance(part.expression, exp.Boolean):
         raise FormulaError(f"{text(part)!r} is not understood. After IS stands NULL, TRUE, FALSE or DISTINCT FROM.")
+    found = scope.of(part.this, "boolean").expr.eq_missing(pl.lit(bool(part.expression.this)))
     return Value(~found if part.args.get("negate") else found, _BOOLEAN)
 
 
@@ -123,9 +157,9 @@ def _in(scope: Scope, part: Node) -> Value:
 def _coalesce(scope: Scope, part: Node) -> Value:
     parts = [part.this, *part.expressions]
     values = [scope(parts[0])]
-    for each in parts[1:]:
-        missing = pl.all_horizontal(value.expr.is_null() for value in values)
-        values.append(scope.only(missing, each))
+    for position, each in enumerate(parts[1:], 1):
+        missing = [scope(earlier).expr.is_null() for earlier in _harmless_first(parts[:position])]
+        values.append(scope.only(pl.all_horizontal(missing) if missing else None, each))
     values, dtype = unify(values, "alternatives of one another")
     return Value(pl.coalesce(value.expr for value in values), dtype)
 
@@ -140,20 +174,21 @@ def _nullif(scope: Scope, part: Node) -> Value:
 
 @node(exp.Greatest, parts="this expressions", called="greatest")
 def _greatest(scope: Scope, part: Node) -> Value:
-    return _extreme(scope, part, operator.gt)
+    return _extreme(scope, part, largest=True)
 
 
 @node(exp.Least, parts="this expressions", called="least")
 def _least(scope: Scope, part: Node) -> Value:
-    return _extreme(scope, part, operator.lt)
+    return _extreme(scope, part, largest=False)
 
 
-def _extreme(scope: Scope, part: Node, better: Callable[[pl.Expr, pl.Expr], pl.Expr]) -> Value:
-    # Not max_horizontal: PostgreSQL's NaN is greater than every number.
+def _extreme(scope: Scope, part: Node, *, largest: bool) -> Value:
     values, dtype = unify([scope(each) for each in (part.this, *part.expressions)], "compared")
-    best = values[0].expr
-    for value in values[1:]:
-        best = pl.when(best.is_null() | better(value.expr, best)).then(value.expr).otherwise(best)
+    exprs = [value.expr for value in values]
+    best = pl.max_horizontal(exprs) if largest else pl.min_horizontal(exprs)
+    if largest and kind(dtype) == "real":
+        # PostgreSQL's NaN is greater than every number; Polars leaves it out.
+        best = pl.when(pl.any_horizontal(expr.is_nan() for expr in exprs)).then(float("nan")).otherwise(best)
     return Value(best, dtype)
 
 
@@ -161,15 +196,16 @@ def _extreme(scope: Scope, part: Node, better: Callable[[pl.Expr, pl.Expr], pl.E
 def _case(scope: Scope, part: Node) -> Value:
     subject = scope(part.this) if part.this is not None else None
     conditions: list[pl.Expr] = []
+    passed: list[pl.Expr] = []
     results: list[Value] = []
     for branch in part.args["ifs"]:
-        still = ~pl.any_horizontal(conditions) if conditions else None
-        condition = _condition(scope, part, branch, subject, still)
-        conditions.append(condition.fill_null(value=False))
-        reached = conditions[-1] if still is None else conditions[-1] & still
-        results.append(scope.only(reached, branch.args["true"]))
-    default = part.args.get("default") or exp.Null()
-    results.append(scope.only(~pl.any_horizontal(conditions), default))
+        still = ~pl.any_horizontal(passed) if passed else None
+        condition = _condition(scope, part, branch, subject, still).fill_null(value=False)
+        conditions.append(condition)
+        results.append(scope.only(condition if still is None else condition & still, branch.args["true"]))
+        if is_harmless(branch.this) or len(part.args["ifs"]) == 1:
+            passed.append(condition)
+    results.append(scope.only(~pl.any_horizontal(passed) if passed else None, part.args.get("default") or exp.Null()))
     values, dtype = unify(results, "results of one CASE")
     chosen = values[-1].expr
     for condition, value in zip(reversed(conditions), reversed(values[:-1]), strict=True):
@@ -178,7 +214,7 @@ def _case(scope: Scope, part: Node) -> Value:
 
 
 def _condition(scope: Scope, part: Node, branch: Node, subject: Value | None, still: pl.Expr | None) -> pl.Expr:
-    value = scope(branch.this) if still is None else scope.only(still, branch.this)
+    value = scope.only(still, branch.this)
     if subject is not None:
         return compare(operator.eq, subject, value).expr
     return _as_boolean(value, part).expr

@@ -16,10 +16,10 @@ from zoneinfo import ZoneInfo, available_timezones
 import polars as pl
 from sqlglot import exp
 
-from transforms._casts import Value, checked, convert, literal
 from transforms._errors import FormulaError
 from transforms._scope import Node, Scope, node, text
 from transforms._types import DIGITS, TIMESTAMP, TIMESTAMPTZ
+from transforms._values import Value, checked, convert, literal
 from transforms._words import did_you_mean
 
 _NOW: ContextVar[datetime | None] = ContextVar("now", default=None)
@@ -106,7 +106,7 @@ def _extract(scope: Scope, part: Node) -> Value:
     fields = {} if value.kind == "time" else dict(_DATE_FIELDS)
     fields |= {} if value.kind == "date" else _TIME_FIELDS
     if field not in fields:
-        known = [*fields, "second", "epoch"]
+        known = [*fields, *({"date": ["epoch"], "time": ["second"]}.get(value.kind, ["epoch", "second"]))]
         raise FormulaError(f"{field!r} cannot be extracted from {value.called}.{did_you_mean(field, known)}")
     return Value(fields[field](value.expr).cast(_WHOLE), _WHOLE)
 

@@ -7,6 +7,7 @@ row is read.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -51,9 +52,8 @@ class Step:
         except (TransformError, UnknownNameError) as error:
             raise error.under("transformations", self.position, "parameters") from error.__cause__
         except pl.exceptions.PolarsError as error:
-            reason = str(error).split("\n", maxsplit=1)[0]
             raise TransformError(
-                f"step {self.name!r} does not fit its input: {reason}", path=("transformations", self.position)
+                f"step {self.name!r} does not fit its input: {reason(error)}", path=("transformations", self.position)
             ) from error
         return planned
 
@@ -67,6 +67,15 @@ def fold(frame: pl.LazyFrame, steps: Sequence[Step], sources: Sources | None = N
     for step in steps:
         frame = step.apply(frame, sources)
     return frame
+
+
+def reason(error: pl.exceptions.PolarsError) -> str:
+    """Say in one line why a running plan stopped: our own words where a formula or a check refused a value."""
+    first = str(error).split("\n", maxsplit=1)[0]
+    ours = re.search(
+        r"^conversion from `str` to `i64` failed in column 'literal' .*: \[(['\"])(.*?)\1(?:, |\]| …)", first
+    )
+    return ours[2] if ours else first
 
 
 def split(steps: Sequence[Step]) -> tuple[list[Step], list[Step]]:

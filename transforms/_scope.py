@@ -8,14 +8,14 @@ refused. So what is not known to mean the same in PostgreSQL never reaches Polar
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import polars as pl
 from sqlglot import exp
 
-from transforms._casts import Value, convert
 from transforms._errors import FormulaError, UnknownColumnError
 from transforms._types import DIGITS, Kind, kind
+from transforms._values import Value, convert
 from transforms._words import did_you_mean
 
 Node = exp.Expr
@@ -69,6 +69,7 @@ class Scope:
 
     schema: pl.Schema
     guard: pl.Expr | None = None
+    _known: dict[int, Value] = field(default_factory=dict, compare=False, repr=False)
 
     def __call__(self, part: Node) -> Value:
         """Translate one part.
@@ -77,14 +78,16 @@ class Scope:
             FormulaError: it is not understood, or its types do not fit.
             UnknownColumnError: it names a column that is not there.
         """
+        if id(part) in self._known:
+            return self._known[id(part)]
         if type(part) not in _HANDLERS:
             raise refusal(part)
         handler, parts = _HANDLERS[type(part)]
         for name, given in part.args.items():
             if given and name not in parts | _MARKS:
                 raise _surplus(part, name)
-        value = handler(self, part)
-        return replace(value, sql=text(part))
+        value = self._known[id(part)] = replace(handler(self, part), sql=text(part))
+        return value
 
     def column(self, name: str, *, quoted: bool) -> Value:
         """A column; unquoted names mean the lower-case column if there is one, as in PostgreSQL."""
@@ -108,12 +111,11 @@ class Scope:
 
     def where(self, rows: pl.Expr) -> Scope:
         """The same columns, for rows where `rows` is true only."""
-        return replace(self, guard=rows if self.guard is None else self.guard & rows)
+        return Scope(self.schema, rows if self.guard is None else self.guard & rows)
 
-    def only(self, rows: pl.Expr, part: Node) -> Value:
+    def only(self, rows: pl.Expr | None, part: Node) -> Value:
         """Translate a part whose result is wanted for some rows only."""
-        harmless = all(isinstance(each, _HARMLESS) for each in part.walk())
-        return self(part) if harmless else self.where(rows)(part)
+        return self(part) if rows is None or is_harmless(part) else self.where(rows)(part)
 
     def of(self, part: Node, *kinds: Kind) -> Value:
         """Translate a part that must be of one of these kinds; a string literal becomes the first that it can be.
@@ -151,6 +153,11 @@ _DEFAULTS: dict[Kind, pl.DataType] = {
     "text": pl.String(), "date": pl.Date(), "timestamp": pl.Datetime("us"), "timestamptz": pl.Datetime("us", "UTC"),
     "time": pl.Time(), "interval": pl.Duration("us"),
 }  # fmt: skip
+
+
+def is_harmless(part: Node) -> bool:
+    """Whether no row can make this part fail, so that it may be computed where its result is not wanted."""
+    return all(isinstance(each, _HARMLESS) for each in part.walk())
 
 
 def text(part: Node | None) -> str:

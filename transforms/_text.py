@@ -11,9 +11,10 @@ import re
 import polars as pl
 from sqlglot import exp
 
-from transforms._casts import Value, cast, checked
+from transforms._casts import cast
 from transforms._errors import FormulaError
 from transforms._scope import Node, Scope, node, text
+from transforms._values import Value, checked
 
 _TEXT = pl.String()
 _INTEGER = pl.Int32()

@@ -72,6 +72,15 @@ def kind(dtype: pl.DataType) -> Kind:
     return names.get(type(dtype), "other")
 
 
+def shown(dtype: pl.DataType) -> str:
+    """A dtype as people write it: Datetime[UTC], Decimal(10, 2)."""
+    if isinstance(dtype, pl.Datetime):
+        return f"Datetime[{dtype.time_zone}]" if dtype.time_zone else "Datetime"
+    if isinstance(dtype, pl.Decimal):
+        return f"Decimal({dtype.precision}, {dtype.scale})"
+    return str(dtype.base_type()) if isinstance(dtype, pl.Duration | pl.Enum | pl.Categorical) else str(dtype)
+
+
 def dtype_named(name: str) -> pl.DataType:
     """Return the dtype that a Polars or an SQL name means; SQL names in any case.
 
@@ -107,7 +116,7 @@ def constant(value: Any, dtype: pl.DataType) -> Any:
     }  # fmt: skip
     reader = readers.get(kind(dtype))
     if reader is None:
-        raise ValueError(f"{value!r} cannot be compared with a column of type {dtype}")
+        raise ValueError(f"{value!r} cannot be compared with anything")
     return reader(value, dtype)
 
 
@@ -124,7 +133,7 @@ def _integer(value: Any, dtype: pl.DataType) -> int:
         raise ValueError(f"{value!r} is not a whole number")
     low, high = (int(pl.select(bound).item()) for bound in (dtype.min(), dtype.max()))  # type: ignore[attr-defined]  # integers have bounds
     if not low <= whole <= high:
-        raise ValueError(f"{value!r} does not fit {dtype} ({low} to {high})")
+        raise ValueError(f"{value!r} does not fit {shown(dtype)} ({low} to {high})")
     return int(whole)
 
 
@@ -170,10 +179,10 @@ def _date(value: Any, _dtype: pl.DataType) -> date:
     return found
 
 
-def _timestamp(value: Any, dtype: pl.DataType) -> datetime:
+def _timestamp(value: Any, _dtype: pl.DataType) -> datetime:
     found = _moment(value)
     if found.tzinfo is not None:
-        raise ValueError(f"{str(value)!r} has a time zone, and {dtype} has none")
+        raise ValueError(f"{str(value)!r} has a time zone, and the column has none")
     return found
 
 

@@ -11,10 +11,10 @@ from collections.abc import Callable
 import polars as pl
 from sqlglot import exp
 
-from transforms._casts import HALF_AWAY, QUOTIENT_DECIMALS, Value, convert
 from transforms._errors import FormulaError
 from transforms._scope import Node, Scope, is_number, node, text
 from transforms._types import DIGITS
+from transforms._values import HALF_AWAY, QUOTIENT_DECIMALS, Value, convert
 
 _BIG = pl.Int64()
 _AFTER_ALL = 2**32

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from transforms._errors import FormulaError, ParameterError, Path, UnknownColumnError
 from transforms._expressions import condition
 from transforms._transform import transform
+from transforms._types import shown
 from transforms._words import did_you_mean
 
 
@@ -126,7 +127,7 @@ def _output(aggregation: Aggregation, schema: pl.Schema, path: Path) -> pl.Expr:
         raise UnknownColumnError(field, schema, path=(*path, "field"))
     dtype = schema[field]
     if function in _NUMERIC and not dtype.is_numeric():
-        raise ParameterError(f"{function!r} needs numbers, and {field!r} is {dtype}.", path=(*path, "function"))
+        raise ParameterError(f"{function!r} needs numbers, and {field!r} is {shown(dtype)}.", path=(*path, "function"))
     return _FUNCTIONS[function](pl.col(field), dtype).alias(aggregation.output)
 
 

@@ -19,7 +19,7 @@ from transforms._errors import FormulaError, ParameterError, Path, UnknownColumn
 from transforms._expressions import condition as sql_condition
 from transforms._expressions import is_row_local, regex
 from transforms._transform import Parameters, transform
-from transforms._types import constant, kind
+from transforms._types import constant, kind, shown
 from transforms._words import did_you_mean
 
 _COMPARISONS: dict[str, Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
@@ -74,12 +74,12 @@ class Condition(BaseModel):
     def _one_form(self) -> Self:
         given = [name for name in ("field", "all", "any", "not_") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError("a condition has either 'field' and 'operator', or one of 'all', 'any' and 'not'")
+            raise ValueError("a condition has either 'field' and 'operator', or one of 'all', 'any' and 'not'.")
         if given != ["field"]:
             if self.operator is not None or self.value is not None:
-                raise ValueError("'operator' and 'value' need a 'field'")
+                raise ValueError("'operator' and 'value' need a 'field'.")
         elif self.operator is None:
-            raise ValueError(f"'operator' is missing. Known: {', '.join(sorted(_OPERATORS))}")
+            raise ValueError(f"'operator' is missing. Known: {', '.join(sorted(_OPERATORS))}.")
         else:
             self._check_value(self.operator)
         return self
@@ -87,17 +87,17 @@ class Condition(BaseModel):
     def _check_value(self, operator: str) -> None:
         if operator in _ON_NULL:
             if self.value is not None:
-                raise ValueError(f"{operator!r} takes no value")
+                raise ValueError(f"{operator!r} takes no value.")
         elif self.value is None:
-            raise ValueError(f"{operator!r} needs a value; for missing values there are 'is_null' and 'not_null'")
+            raise ValueError(f"{operator!r} needs a value; for missing values there are 'is_null' and 'not_null'.")
         elif (operator in _LISTS) != isinstance(self.value, list):
             raise ValueError(
-                f"{operator!r} needs {'a list of values' if operator in _LISTS else 'one value, not a list'}"
+                f"{operator!r} needs {'a list of values' if operator in _LISTS else 'one value, not a list'}."
             )
         elif operator == "between" and len(self.value) != 2:  # noqa: PLR2004 - two ends
-            raise ValueError("'between' needs two values, the lowest and the highest")
+            raise ValueError("'between' needs two values, the lowest and the highest.")
         elif operator in _LISTS and (not self.value or None in self.value):
-            raise ValueError(f"{operator!r} needs at least one value, and none of them null")
+            raise ValueError(f"{operator!r} needs at least one value, and none of them null.")
 
 
 def _is_row_local(parameters: Parameters) -> bool:
@@ -171,13 +171,15 @@ def _comparison(condition: Condition, schema: pl.Schema, path: Path) -> pl.Expr:
             return column.is_between(_literal(value[0], dtype), _literal(value[1], dtype))
         members = [_known(each, dtype) for each in value]
     except ValueError as error:
-        raise ParameterError(f"{error}; column {name!r} is {dtype}.", path=(*path, "value")) from None
+        raise ParameterError(f"{error}; column {name!r} is {shown(dtype)}.", path=(*path, "value")) from None
     return column.is_in(members) if operator == "in" else ~column.is_in(members)
 
 
 def _on_text(name: str, dtype: pl.DataType, operator: str, value: Any, path: Path) -> pl.Expr:
     if kind(dtype) != "text":
-        raise ParameterError(f"{operator!r} needs a text column, and {name!r} is {dtype}.", path=(*path, "operator"))
+        raise ParameterError(
+            f"{operator!r} needs a text column, and {name!r} is {shown(dtype)}.", path=(*path, "operator")
+        )
     if not isinstance(value, str):
         raise ParameterError(f"{value!r} is not text. Quote it: '{value}'.", path=(*path, "value"))
     column = pl.col(name) if dtype == pl.String else pl.col(name).cast(pl.String)

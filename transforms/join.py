@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 import polars as pl
 from pydantic import Field
 
-from transforms._casts import checked
 from transforms._errors import ParameterError, UnknownColumnError
 from transforms._transform import transform
+from transforms._types import shown
+from transforms._values import checked
 
 How = Literal["inner", "left", "right", "full", "semi", "anti", "cross"]
 Keys = str | list[str]
@@ -98,7 +99,7 @@ def _refuse_misfits(here: pl.Schema, there: pl.Schema, left: list[str], right: l
         if other not in there:
             raise UnknownColumnError(other, there, path=(names[1], position))
         if here[mine] != there[other]:
-            types = f"{mine!r} is {here[mine]} and the source's {other!r} is {there[other]}"
+            types = f"{mine!r} is {shown(here[mine])} and the source's {other!r} is {shown(there[other])}"
             raise ParameterError(f"{types}. Cast one of them with the map transform.", path=(names[0], position))
 
 

@@ -11,7 +11,8 @@ import polars as pl
 from transforms import _casts
 from transforms._errors import FormulaError, ParameterError, UnknownColumnError
 from transforms._transform import transform
-from transforms._types import constant, dtype_named, kind
+from transforms._types import constant, dtype_named, kind, shown
+from transforms._values import Value
 
 
 @transform(row_local=True)
@@ -95,7 +96,7 @@ def _recoded(name: str, dtype: pl.DataType, mapping: Mapping[Any, Any], defaults
     try:
         old = [None if each is None else constant(each, dtype) for each in mapping]
     except ValueError as error:
-        raise ParameterError(f"{error}; column {name!r} is {dtype}.", path=("values", name)) from None
+        raise ParameterError(f"{error}; column {name!r} is {shown(dtype)}.", path=("values", name)) from None
     new, target = _new_values(name, [*mapping.values(), *([defaults[name]] if name in defaults else [])], dtype)
     known = pl.Series(new[: len(mapping)], dtype=target)
     if name in defaults:
@@ -104,7 +105,8 @@ def _recoded(name: str, dtype: pl.DataType, mapping: Mapping[Any, Any], defaults
         default = column
     else:
         raise ParameterError(
-            f"the new values are {target}, and {name!r} is {dtype}. Give other values a default.", path=("values", name)
+            f"the new values are {shown(target)}, and {name!r} is {shown(dtype)}. Give other values a default.",
+            path=("values", name),
         )
     return column.replace_strict(pl.Series(old, dtype=dtype), known, default=default, return_dtype=target)
 
@@ -122,7 +124,7 @@ def _new_values(name: str, values: list[Any], dtype: pl.DataType) -> tuple[list[
     try:
         return [None if each is None else constant(each, dtype) for each in values], dtype
     except ValueError as error:
-        raise ParameterError(f"{error}; column {name!r} is {dtype}.", path=("values", name)) from None
+        raise ParameterError(f"{error}; column {name!r} is {shown(dtype)}.", path=("values", name)) from None
 
 
 def _retype(frame: pl.LazyFrame, cast: Mapping[str, str]) -> pl.LazyFrame:
@@ -132,7 +134,7 @@ def _retype(frame: pl.LazyFrame, cast: Mapping[str, str]) -> pl.LazyFrame:
         if name not in schema:
             raise UnknownColumnError(name, schema, path=("cast", name))
         try:
-            value = _casts.Value(pl.col(name), schema[name], sql=name)
+            value = Value(pl.col(name), schema[name], sql=name)
             columns.append(_casts.cast(value, dtype_named(wanted)).expr.alias(name))
         except (ValueError, FormulaError) as error:
             message = error.message if isinstance(error, FormulaError) else str(error)

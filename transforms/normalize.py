@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from transforms._errors import ParameterError, Path, UnknownColumnError
 from transforms._transform import Parameters, transform
-from transforms._types import kind
+from transforms._types import kind, shown
 
 
 class Text(BaseModel):
@@ -182,7 +182,7 @@ def _text_fields(rule: Text, schema: pl.Schema, path: Path) -> list[str]:
         if field not in schema:
             raise UnknownColumnError(field, schema, path=(*path, position))
         if schema[field] != pl.String:
-            raise ParameterError(f"{field!r} is {schema[field]}, not text.", path=(*path, position))
+            raise ParameterError(f"{field!r} is {shown(schema[field])}, not text.", path=(*path, position))
     return rule.fields
 
 
@@ -216,7 +216,7 @@ def _scaled(rule: Number, schema: pl.Schema, path: Path) -> pl.Expr:
     if rule.field not in schema:
         raise UnknownColumnError(rule.field, schema, path=path)
     if not schema[rule.field].is_numeric():
-        raise ParameterError(f"{rule.field!r} is {schema[rule.field]}, not a number.", path=path)
+        raise ParameterError(f"{rule.field!r} is {shown(schema[rule.field])}, not a number.", path=path)
     column = pl.col(rule.field).cast(pl.Float64)
     centre, spread = _SCALES[rule.method](column)
     return (column - centre) / pl.when(spread == 0).then(1.0).otherwise(spread)
@@ -228,10 +228,12 @@ def _in_utc(rule: Timestamp, schema: pl.Schema, path: Path) -> pl.Expr:
     dtype, column = schema[rule.field], pl.col(rule.field)
     if kind(dtype) == "timestamptz":
         if rule.time_zone is not None:
-            raise ParameterError(f"{rule.field!r} has a time zone, {dtype}. Leave this out.", path=(*path, "time_zone"))
+            raise ParameterError(
+                f"{rule.field!r} has a time zone: {shown(dtype)}. Leave this out.", path=(*path, "time_zone")
+            )
         return column.dt.convert_time_zone("UTC")
     if kind(dtype) != "timestamp":
-        raise ParameterError(f"{rule.field!r} is {dtype}, not a timestamp.", path=(*path, "field"))
+        raise ParameterError(f"{rule.field!r} is {shown(dtype)}, not a timestamp.", path=(*path, "field"))
     if rule.time_zone is None:
         raise ParameterError(f"{rule.field!r} has no time zone. Say which it is in.", path=(*path, "time_zone"))
     placed = column.dt.replace_time_zone(rule.time_zone, ambiguous=rule.ambiguous, non_existent=rule.non_existent)

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import math
-
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
