@@ -82,12 +82,10 @@ class PostgresChamber(Chamber):
         """End the COPY, build the indexes that the table will have, and commit."""
         assert self._writer is not None  # noqa: S101 - sealed once
         with self.side.mapped():
-            self._writer.finish()
+            self.staged = Staged(self.staged.name, self._writer.finish())
             self._writer = None
             self._failed_indexes = self._build(self.layout.indexes)
             self._transaction.close()
-            rows = execute(self._connection, f"SELECT count(*) FROM {self.staged.quoted}").fetchone()
-        self.staged = Staged(self.staged.name, rows[0] if rows else 0)
         return self.staged.rows
 
     def _build(self, indexes: Sequence[Index]) -> list[Index]:

@@ -36,10 +36,10 @@ def append(connection: Connection, layout: Layout, staged: Staged) -> Published:
 
 def upsert(connection: Connection, layout: Layout, staged: Staged) -> Published:
     """Insert new keys, update rows that differ in any column, leave equal rows alone and count them."""
-    execute(connection, f"ANALYZE {staged.quoted}")
     if frozenset(layout.key) in layout.table.unique_keys:
         inserted, updated = _insert_on_conflict(connection, layout, staged)
     else:
+        execute(connection, f"ANALYZE {staged.quoted}")
         _lock(connection, layout)
         updated = _update_differing(connection, layout, staged)
         inserted = _insert(connection, layout, staged, only_new=True)
@@ -70,9 +70,9 @@ def swap(connection: Connection, layout: Layout, staged: Staged) -> Published | 
     The staged rows are frozen, so a reader whose snapshot is older than the load sees the new rows, never an
     empty table. The exclusive lock is held for a few changes of the catalogue.
     """
+    deleted = execute(connection, f"SELECT count(*) FROM {layout.table.quoted}").fetchone()
     if not _locked_for_swap(connection, layout.table.quoted):
         return None
-    deleted = execute(connection, f"SELECT count(*) FROM {layout.table.quoted}").fetchone()
     execute(connection, f"DROP TABLE {layout.table.quoted}")
     _become(connection, layout, staged)
     return Published(staged.rows, deleted=deleted[0] if deleted else 0, how="swapped in")

@@ -24,8 +24,8 @@ class Writer(Protocol):
     def write(self, rows: pl.DataFrame) -> None:
         """Write a frame; columns and dtypes are the same at every call."""
 
-    def finish(self) -> None:
-        """End writing; the rows are in the table when this returns."""
+    def finish(self) -> int:
+        """End writing; the rows are in the table when this returns. Returns how many, by the server's count."""
 
     def abandon(self) -> None:
         """Stop without finishing; nothing that was written stays."""
@@ -46,9 +46,9 @@ class CopyWriter:
         self._stack = ExitStack()
         columns = ", ".join(map(quote, wires))
         options = "FORMAT binary, FREEZE" if freeze else "FORMAT binary"
-        cursor = self._stack.enter_context(connection.cursor())
+        self._cursor = connection.cursor()
         self._copy = self._stack.enter_context(
-            cursor.copy(statement(f"COPY {table} ({columns}) FROM STDIN ({options})"))
+            self._cursor.copy(statement(f"COPY {table} ({columns}) FROM STDIN ({options})"))
         )
 
     def write(self, rows: pl.DataFrame) -> None:
@@ -60,13 +60,14 @@ class CopyWriter:
         for batch in arrow.to_batches():
             self._copy.write(self._encoder.write_batch(batch))
 
-    def finish(self) -> None:
+    def finish(self) -> int:
         """Send the trailer and wait for the server's word."""
         if self._encoder is None:
             self.write(_empty(self.wires))
         assert self._encoder is not None  # noqa: S101 - write made it
         self._copy.write(self._encoder.finish())
         self._stack.close()
+        return self._cursor.rowcount
 
     def abandon(self) -> None:
         """Make the server forget the COPY."""
@@ -82,17 +83,19 @@ class IngestWriter:
 
         self._stack = ExitStack()
         self.schema, self.table = schema, table
+        self._rows = 0
         self._connection = self._stack.enter_context(dbapi.connect(address))
 
     def write(self, rows: pl.DataFrame) -> None:
         """Append a frame."""
         with self._connection.cursor() as cursor:
-            cursor.adbc_ingest(self.table, to_arrow(rows), mode="append", db_schema_name=self.schema)
+            self._rows += cursor.adbc_ingest(self.table, to_arrow(rows), mode="append", db_schema_name=self.schema)
 
-    def finish(self) -> None:
+    def finish(self) -> int:
         """Commit."""
         self._connection.commit()
         self._stack.close()
+        return self._rows
 
     def abandon(self) -> None:
         """Roll back."""

@@ -6,7 +6,7 @@ from contextlib import closing
 from typing import Annotated, Any, Literal
 
 import polars as pl
-from pydantic import AliasChoices, BeforeValidator, Field, field_validator
+from pydantic import Field, field_validator
 
 from flows._ledger import RunRecord
 from flows._postgres import Connection, Side, connect, split_name
@@ -17,8 +17,8 @@ from flows.targets._base import Chamber, Target, target
 from flows.targets._catalog import TableInfo, describe
 from flows.targets._layout import Layout, place
 
-_ALIASES = {"replace": "overwrite", "merge": "upsert"}
-Mode = Annotated[Literal["append", "overwrite", "upsert"], BeforeValidator(lambda mode: _ALIASES.get(str(mode), mode))]
+Mode = Literal["append", "overwrite", "upsert"]
+_ALIASES: dict[str, Mode] = {"replace": "overwrite", "merge": "upsert"}
 
 
 @target
@@ -35,7 +35,7 @@ class Database(Target):
     type: Literal["database"] = "database"
     connection_string: Secret
     table_name: str
-    mode: Annotated[Mode, Field(validation_alias=AliasChoices("write_mode", "mode"))] = "append"
+    write_mode: Mode | Literal["replace", "merge"] = "append"
     primary_key: tuple[str, ...] = ()
     allow_empty: bool = False
     lock_timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = 60
@@ -51,6 +51,11 @@ class Database(Target):
     def _named(cls, value: str) -> str:
         split_name(value)
         return value
+
+    @property
+    def mode(self) -> Mode:
+        """The write mode by its own name."""
+        return _ALIASES.get(self.write_mode) or self.write_mode  # type: ignore[return-value] # the rest are modes
 
     @property
     def table_parts(self) -> tuple[str, ...]:
