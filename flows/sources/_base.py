@@ -28,7 +28,7 @@ class Pushdown:
         columns: names in the order wanted; None is all of them.
         predicate: rows for which it is not true are of no use. A source may use it to read less, and
             must never leave out a row for which it is true.
-        limit: rows wanted at most; None is no limit. Counted after `predicate`.
+        limit: rows wanted at most; None is no limit. Counted before `predicate`, as Polars counts it.
     """
 
     columns: tuple[str, ...] | None = None

@@ -7,6 +7,7 @@ there is what makes us look at the file's shape; files without one pay nothing f
 from __future__ import annotations
 
 import csv
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,8 @@ from transforms._words import counted
 
 Encoding = Literal["utf8", "utf8-lossy"]
 _NOWHERE = "\x01"  # a separator that no line has: a line is one field
+# Polars reads far ahead of a slow consumer, in pieces of this many bytes: 80 MB in all, and 350 with its own size.
+os.environ.setdefault("POLARS_CSV_CHUNK_SIZE", "1000000")
 _BOM = b"\xef\xbb\xbf"
 
 

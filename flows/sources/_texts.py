@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from transforms._casts import Value, cast
+from transforms._casts import cast
 from transforms._errors import FormulaError
 from transforms._types import TIMESTAMP, TIMESTAMPTZ, kind
+from transforms._values import Value
 
 _SAMPLED_ROWS = 1_000
 _MOMENT = r"^\d{4}-\d\d-\d\d[ T](?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,6})?"
@@ -156,6 +157,8 @@ def _converted(column: pl.Series, dtype: pl.DataType) -> pl.Series:
         raise pl.exceptions.ComputeError("more digits than the type keeps")
     if kind(dtype) in {"timestamp", "timestamptz"} and (quick := _one_form(column, dtype)) is not None:
         return quick
+    if isinstance(dtype, pl.Decimal):  # no digit can be lost any more, and a step's cast would keep fewer of them
+        return column.str.strip_chars().cast(dtype, strict=True)
     value = cast(Value(expr, pl.String(), sql=column.name), dtype).expr
     return column.to_frame().select(value.alias(column.name)).to_series()
 

@@ -143,9 +143,13 @@ class _Scan:
         selected = ", ".join(f"{self.readings[name].select.format(quote(name))} AS {quote(name)}" for name in names)
         condition = self.pushed(pushdown)
         where = f" WHERE {condition}" if condition else ""
-        # A limit counts after the predicate: the server may apply it only if it applies no less than all of it.
-        limit = f" LIMIT {pushdown.limit}" if pushdown.limit is not None and pushdown.predicate is None else ""
-        return f"SELECT {selected} FROM ({self.query}) AS q{where}{limit}"
+        origin = f"({self.query}) AS q"
+        if pushdown.limit is not None:
+            limit = f" LIMIT {pushdown.limit}"
+            if not where:
+                return f"SELECT {selected} FROM {origin}{limit}"
+            origin = f"(SELECT * FROM {origin}{limit}) AS q"  # a limit counts before the predicate
+        return f"SELECT {selected} FROM {origin}{where}"
 
     def read(self, pushdown: Pushdown) -> Iterator[pl.DataFrame]:
         """Stream the rows in batches of about ``batch_bytes``."""

@@ -106,6 +106,11 @@ class File(Source):
         return self
 
     @property
+    def declared(self) -> tuple[str, ...] | None:
+        """``columns``, where they are given."""
+        return self.columns
+
+    @property
     def paths(self) -> tuple[str, ...]:
         """The paths as a list."""
         return (self.path,) if isinstance(self.path, str) else self.path
@@ -137,7 +142,7 @@ class File(Source):
             format_ = self._format()
             with format_.mapped(files):
                 schema = format_.schema(files)
-            for column in self.columns or ():
+            for column in self.declared or ():
                 if column not in schema:
                     raise SourceMissingError(f"no column {column!r}.{did_you_mean(column, schema, word='Present')}")
         return _Scan(self, name, files, format_, schema).extract()
@@ -170,7 +175,7 @@ class _Scan:
         self.schema = schema
 
     def extract(self) -> Extract:
-        return Extract(self.name, self.schema, self.read, self.describe, self.pushed, self.options.columns)
+        return Extract(self.name, self.schema, self.read, self.describe, self.pushed, self.options.declared)
 
     def pushed(self, pushdown: Pushdown) -> str | None:
         """The predicate, where the format leaves rows out while reading."""
