@@ -15,7 +15,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from flows._ledger import StepCount
-from flows._plan import Counter, Plan
+from flows._plan import Counter, Plan, stopped
 from flows._quarantine import Quarantine
 from flows._threads import Ahead, Behind
 from validations._contract import Contract
@@ -181,9 +181,11 @@ class Pass:
         try:
             for rows in frame.collect_batches(chunk_size=_TAIL_BATCH_ROWS, engine="streaming"):
                 self._judge_transformed(rows, writer)
-        except BaseException:
+        except BaseException as error:
             for failure in (*failures, *(failure for side in self.plan.sides.values() for failure in side.failures)):
                 raise failure from None
+            if isinstance(error, pl.exceptions.PolarsError):
+                raise stopped(error) from error
             raise
         self._passed.steps = [
             *self._head,

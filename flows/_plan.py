@@ -15,7 +15,8 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from flows.sources._base import Extract, Pushdown
-from transforms._plan import Step, fold, split
+from transforms._errors import TransformError
+from transforms._plan import Step, fold, reason, split
 from validations._contract import Contract
 
 Schema = pl.Schema
@@ -32,6 +33,7 @@ class Segment:
 
     def __init__(self, schema: Schema, steps: Sequence[Step], counted: Step | None) -> None:
         self.counted = counted
+        self._steps = (*steps, counted) if counted else tuple(steps)
         self._batch = pl.DataFrame(schema=schema)
         frame = fold(register_io_source(self._feed, schema=schema), steps)
         if counted is not None:
@@ -40,12 +42,28 @@ class Segment:
         self.schema = Schema({name: dtype for name, dtype in frame.collect_schema().items() if name != _ROW})
 
     def __call__(self, batch: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series | None]:
-        """Run the steps over a batch; where rows may be gone, with the positions of those that are left."""
+        """Run the steps over a batch; where rows may be gone, with the positions of those that are left.
+
+        Raises:
+            TransformError: a value that a step cannot work with; names the step.
+        """
         self._batch = batch
-        result = self._plan.collect(engine="in-memory")
+        try:
+            result = self._plan.collect(engine="in-memory")
+        except pl.exceptions.PolarsError as error:
+            raise self._stopped(batch, error) from error
         if self.counted is None:
             return result, None
         return result.drop(_ROW), result.get_column(_ROW)
+
+    def _stopped(self, batch: pl.DataFrame, error: pl.exceptions.PolarsError) -> TransformError:
+        """Find the step by running them one at a time."""
+        for step in self._steps:
+            try:
+                batch = step.apply(batch.lazy()).collect()
+            except pl.exceptions.PolarsError as found:
+                return stopped(found, step)
+        return stopped(error)
 
     def _feed(
         self, columns: list[str] | None, predicate: pl.Expr | None, limit: int | None, _rows: int | None
@@ -120,6 +138,16 @@ class Counter:
         with self._lock:
             self.rows += batch.height
         return batch
+
+
+def stopped(error: pl.exceptions.PolarsError, step: Step | None = None) -> TransformError:
+    """The error of a plan that met a value it cannot work with."""
+    if step is None:
+        return TransformError(f"a step met a value it cannot work with: {reason(error)}. Nothing was published.")
+    return TransformError(
+        f"step {step.name!r} met a value it cannot work with: {reason(error)}. Nothing was published.",
+        path=("transformations", step.position),
+    )
 
 
 def make(
