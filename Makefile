@@ -45,7 +45,7 @@ down: $(VENV)/run
 clean:
 	@if [ -e $(VENV)/run ]; then $(PY) -m flows._server down && $(PY) -m flows._embedded remove; fi
 	rm -rf $(VENV) *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
-	@find flows transforms validations tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	@find . -name __pycache__ -prune -exec rm -rf {} +
 
 # $(call install,EXTRAS): compiled at once, because the first import would take seconds otherwise.
 define install
