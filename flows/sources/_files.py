@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import gzip
+import io
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -135,7 +136,7 @@ def opened(file: Path) -> IO[bytes]:
     if magic == _ZSTD:
         import pyarrow as pa  # noqa: PLC0415 - 0.1 s that only such files need
 
-        return pa.input_stream(str(file), compression="zstd")  # type: ignore[no-any-return]
+        return io.BufferedReader(pa.input_stream(str(file), compression="zstd"))
     return file.open("rb")
 
 

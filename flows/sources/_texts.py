@@ -40,7 +40,7 @@ class _Form:
 
     def fits(self, text: pl.Expr) -> pl.Expr:
         written = text.str.contains(self.pattern)
-        return written if self.read is None else written & self.read(text).is_not_null()
+        return written if self.read is None else written & (self.read(text).is_not_null() | text.is_null())
 
 
 #: In the order of preference. A number has no leading zeros and no plus, so that codes stay texts; a whole

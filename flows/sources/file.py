@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import polars as pl
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from flows._errors import ExtractError, SourceMissingError
 from flows.sources import _files, _texts
@@ -31,10 +31,17 @@ _ELSEWHERE = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _CSV_KEYS = ("delimiter", "quote_char", "has_header", "null_values", "encoding")
 
 
-def _local(path: str) -> str:
-    if remote := _ELSEWHERE.match(path):
-        raise ValueError(f"files at '{remote[1]}://' cannot be read in this version. Name files of this machine.")
-    return path
+def _listed(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+def _local(paths: tuple[str, ...]) -> tuple[str, ...]:
+    if not paths or "" in paths:
+        raise ValueError("a path is missing. Name a file, or several with a pattern: data/*.csv.")
+    for path in paths:
+        if remote := _ELSEWHERE.match(path):
+            raise ValueError(f"files at '{remote[1]}://' cannot be read in this version. Name files of this machine.")
+    return paths
 
 
 def _one_byte(text: str) -> str:
@@ -48,7 +55,8 @@ def _text_type(name: str) -> str:
     return name
 
 
-Local = Annotated[str, Field(min_length=1), AfterValidator(_local)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
+Paths = Annotated[Texts, AfterValidator(_local)]
 Byte = Annotated[str, AfterValidator(_one_byte)]
 TypeName = Annotated[str, AfterValidator(_text_type)]
 
@@ -78,21 +86,16 @@ class File(Source):
     """
 
     type: Literal["file"] = "file"
-    path: Local | Annotated[tuple[Local, ...], Field(min_length=1)]
+    path: Paths
     format: Kind | None = None
     columns: tuple[str, ...] | None = None
     dtypes: Annotated[dict[str, TypeName], Field(default_factory=dict)]
     delimiter: Byte = ","
     quote_char: Byte | None = '"'
     has_header: bool = True
-    null_values: tuple[str, ...] = ()
+    null_values: Texts = ()
     encoding: Encoding = "utf8"
     batch_bytes: Annotated[int, Field(ge=64_000, le=256_000_000)] = 4_000_000
-
-    @field_validator("null_values", mode="before")
-    @classmethod
-    def _listed(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _one_format(self) -> Self:
@@ -111,11 +114,6 @@ class File(Source):
         return self.columns
 
     @property
-    def paths(self) -> tuple[str, ...]:
-        """The paths as a list."""
-        return (self.path,) if isinstance(self.path, str) else self.path
-
-    @property
     def kind(self) -> Kind:
         """The format, as given or as the suffixes tell.
 
@@ -124,7 +122,7 @@ class File(Source):
         """
         if self.format is not None:
             return self.format
-        kinds = {_kind_of(path) for path in self.paths}
+        kinds = {_kind_of(path) for path in self.path}
         if len(kinds) > 1 or None in kinds:
             raise ValueError(f"the suffix of 'path' tells no single format. Set 'format': {', '.join(_KINDS)}.")
         (kind,) = kinds
@@ -138,7 +136,7 @@ class File(Source):
             ExtractError: a file is missing, cannot be read, or does not fit the others.
         """
         with _labelled(name):
-            files = _files.matching(self.paths)
+            files = _files.matching(self.path)
             format_ = self._format()
             with format_.mapped(files):
                 schema = format_.schema(files)
@@ -188,7 +186,7 @@ class _Scan:
         where = f" where {pushed}" if (pushed := self.pushed(pushdown)) else ""
         limit = f" limit {pushdown.limit}" if pushdown.limit is not None else ""
         files = counted(len(self.files), "file")
-        return f"{self.options.kind} {', '.join(map(repr, self.options.paths))} ({files}): {names}{where}{limit}"
+        return f"{self.options.kind} {', '.join(map(repr, self.options.path))} ({files}): {names}{where}{limit}"
 
     def read(self, pushdown: Pushdown) -> Iterator[pl.DataFrame]:
         """Stream the rows, one file after the other, in batches of about ``batch_bytes``."""
