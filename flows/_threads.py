@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -16,6 +17,23 @@ Item = TypeVar("Item")
 
 _DEPTH = 2
 _POLL_SECONDS = 0.1
+_PATIENCE_SECONDS = 2
+
+
+def _next(waiting: queue.Queue[Item]) -> Item:
+    """The next item. Wakes now and then: once Polars is imported, Ctrl-C does not interrupt a wait without end."""
+    while True:
+        with suppress(queue.Empty):
+            return waiting.get(timeout=_POLL_SECONDS)
+
+
+def _is_put(waiting: queue.Queue[Item], item: Item) -> bool:
+    """Whether `item` found room within a moment; see `_next`."""
+    try:
+        waiting.put(item, timeout=_POLL_SECONDS)
+    except queue.Full:
+        return False
+    return True
 
 
 class _End:
@@ -42,11 +60,12 @@ class Ahead(Generic[Item]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stopped.set()
-        self._thread.join()
+        # After an error nobody waits for a server that is still thinking; the thread ends with it, or with us.
+        self._thread.join(None if error is None else _PATIENCE_SECONDS)
 
     def __iter__(self) -> Iterator[Item]:
         while True:
-            item = self._queue.get()
+            item = _next(self._queue)
             if isinstance(item, _End):
                 if item.error is not None:
                     raise item.error
@@ -70,11 +89,8 @@ class Ahead(Generic[Item]):
 
     def _put(self, item: Item | _End) -> bool:
         while not self._stopped.is_set():
-            try:
-                self._queue.put(item, timeout=_POLL_SECONDS)
-            except queue.Full:
-                continue
-            return True
+            if _is_put(self._queue, item):
+                return True
         return False
 
 
@@ -95,7 +111,8 @@ class Behind(Generic[Item]):
         """
         if self._failed is not None:
             raise self._failed
-        self._queue.put(item)
+        while not _is_put(self._queue, item):
+            pass
 
     def __enter__(self) -> Self:
         self._thread.start()
