@@ -1,0 +1,319 @@
+"""The command line: what each verb answers, to people and to programs, and what it costs to ask."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+from click.testing import CliRunner
+
+from flows.__main__ import main
+
+ROOT = Path(__file__).parents[2]
+TEXTS = ROOT / "tests" / "messages" / "cli"
+GUIDE = ROOT / "tests" / "messages" / "guide.yaml"
+
+PIPELINES = """\
+pipelines:
+  active_customers:
+    type: batch
+    description: Those who buy.
+    schedule: "0 2 * * *"
+    source:
+      type: database
+      connection_string: "${SOURCE}"
+      schema:
+        table: customers
+        columns: [id, email, joined]
+    target:
+      type: data_warehouse
+      connection_string: "${WAREHOUSE}"
+      table_name: dim_customers
+      write_mode: overwrite
+      primary_key: [id]
+    transformations:
+      - type: filter
+        parameters:
+          condition: {field: status, operator: eq, value: active}
+      - type: calculate
+        name: ages
+        parameters:
+          expressions:
+            - {field: joined_year, formula: "extract(year from joined)"}
+    quality_rules:
+      - {type: not_null, field: id}
+      - {type: email, field: email}
+      - {type: unique, field: id}
+    error_handling: {max_failed_ratio: 0.5}
+"""
+
+CUSTOMERS = """
+CREATE TABLE customers (id bigint, email text, joined date, status text);
+INSERT INTO customers
+SELECT
+    CASE i WHEN 3 THEN NULL WHEN 6 THEN 5 ELSE i END,
+    CASE WHEN i <= 2 THEN 'nobody' ELSE format('c%s@example.com', i) END,
+    date '2020-01-01' + i,
+    CASE WHEN i % 4 = 0 THEN 'gone' ELSE 'active' END
+FROM generate_series(1, 20) AS i;
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, database):
+    """A folder with pipelines, whose source and warehouse are one small database."""
+    (tmp_path / "pipelines.yaml").write_text(PIPELINES)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SOURCE", database)
+    monkeypatch.setenv("WAREHOUSE", database)
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(CUSTOMERS)
+    return tmp_path
+
+
+def flows(*arguments, code=0):
+    """Run a verb in this process; returns stdout and stderr."""
+    result = CliRunner().invoke(main, [*map(str, arguments)])
+
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    return result.stdout, result.stderr
+
+
+def run(*options, code=0):
+    return flows("run", "active_customers", "--no-prefect", *options, code=code)
+
+
+def assert_text(name, answer):
+    """The whole answer is that of the file; what differs from run to run stands as a word in angle brackets."""
+    for pattern, word in (
+        (r"\d{8}T\d{6}_[0-9a-f]{8}", "<run id>"),
+        (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "<started>"),
+        (r"\b\d+\.\d s", "<seconds> s"),
+        (r"[\d,]+ rows/s", "<rate> rows/s"),
+        (r"(?m)^(<run id> .*) \d+\.\d$", r"\1 <seconds>"),
+    ):
+        answer = re.sub(pattern, word, answer)
+    file = TEXTS / f"{name}.txt"
+    if os.environ.get("WRITE_TEXTS"):
+        file.write_text(answer)
+
+    assert answer == file.read_text()
+
+
+# --- offline ---
+
+
+def test_list(here):
+    assert_text("list", flows("list")[0])
+    (facts,) = json.loads(flows("list", "--json")[0])
+
+    assert facts["name"] == "active_customers"
+    assert facts["where"] == "pipelines.yaml:2"
+
+
+def test_show_says_where_every_key_was_set_and_no_secret(here, monkeypatch):
+    variable = "LOCKGATE_PIPELINES__ACTIVE_CUSTOMERS__TARGET__CONNECTION_STRING"
+    monkeypatch.setenv(variable, "postgresql://etl:hunter22@warehouse/analytics")
+
+    answer, _ = flows("show", "active_customers")
+
+    assert_text("show", answer)
+    facts = json.loads(flows("show", "active_customers", "--json")[0])
+    assert facts["pipeline"]["target"]["connection_string"] == "postgresql://etl:***@warehouse/analytics"
+
+
+def test_validate_the_guides_pipelines():
+    answer, _ = flows("validate", "--config", GUIDE)
+
+    assert answer == (
+        "customer_data_etl is valid: batch, 2 steps, 3 rules.\n"
+        "real_time_fraud_detection is valid: stream, 2 steps, 0 rules.\n"
+    )
+
+
+def test_validate_reaches_nothing(here, monkeypatch):
+    monkeypatch.delenv("SOURCE")
+    monkeypatch.setenv("WAREHOUSE", "postgresql://nowhere.invalid/x")
+
+    assert flows("validate", "active_customers")[0] == "active_customers is valid: batch, 2 steps, 3 rules.\n"
+
+
+def test_schema_is_json():
+    assert json.loads(flows("schema")[0])["title"] == "Lockgate pipelines"
+
+
+def test_the_configuration_that_is_taken(here, monkeypatch):
+    (here / "other.yaml").write_text(PIPELINES.replace("active_customers", "others"))
+
+    assert "others" in flows("list", "--config", "other.yaml")[0]
+    monkeypatch.setenv("LOCKGATE_CONFIG", "other.yaml")
+    assert "others" in flows("list")[0]
+    monkeypatch.delenv("LOCKGATE_CONFIG")
+    assert "active_customers" in flows("list")[0]
+    (here / "pipelines.yaml").unlink()
+    assert "customer_data_etl" in flows("list")[0]
+
+
+# --- with a database ---
+
+
+def test_plan_says_what_a_run_would_do_and_does_nothing(here, connect):
+    assert_text("plan", flows("plan", "active_customers")[0])
+    facts = json.loads(flows("plan", "active_customers", "--json")[0])
+
+    assert facts["sources"][0]["filtered_at_source"] == "\"status\" = 'active'"
+    assert facts["columns"]["joined_year"].startswith("Decimal")
+    assert (
+        connect().execute("SELECT to_regclass('dim_customers'), to_regnamespace('lockgate')").fetchone() == (None,) * 2
+    )
+
+
+def test_preview(here):
+    assert_text("preview", flows("preview", "active_customers", "--limit", 2)[0])
+    assert [json.loads(line) for line in flows("preview", "active_customers", "--json")[0].splitlines()[5:7]] == [
+        {"id": 7, "email": "c7@example.com", "joined": "2020-01-08", "joined_year": "2020"},
+        {"id": 9, "email": "c9@example.com", "joined": "2020-01-10", "joined_year": "2020"},
+    ]
+
+
+@pytest.mark.parametrize(("step", "columns", "rows"), [("0", 3, 20), ("1", 3, 15), ("filter", 3, 15), ("ages", 4, 15)])
+def test_preview_after_a_step(here, step, columns, rows):
+    answer = flows("preview", "active_customers", "--step", step, "--limit", 100, "--json")[0]
+
+    shown = [json.loads(line) for line in answer.splitlines()]
+    assert (len(shown), len(shown[0])) == (rows, columns)
+
+
+def test_preview_reads_no_more_than_it_shows(here, connect):
+    connect().execute("CREATE VIEW odd AS SELECT id, 1 / (18 - id) AS broken_later FROM customers")
+    origin = ("--set", "source.schema={table: odd}", "--step", "0")
+
+    assert len(flows("preview", "active_customers", *origin, "--limit", 2, "--json")[0].splitlines()) == 2
+    assert "division by zero" in flows("preview", "active_customers", *origin, "--limit", 50, code=1)[1]
+
+
+def test_a_run_for_people(here, connect):
+    answer, progress = run()
+
+    assert_text("run", answer)
+    assert progress == "".join(f"active_customers: {stage}\n" for stage in ("extract", "transform", "validate", "load"))
+    assert connect().execute("SELECT count(*) FROM dim_customers").fetchone() == (10,)
+
+
+def test_a_run_for_programs(here):
+    answer, progress = run("--json")
+
+    record = json.loads(answer)
+    assert progress == ""
+    assert record["status"] == "published"
+    assert record["rows"] == {
+        "read": 15, "filtered": 0, "deduplicated": 0, "aggregated": 0, "expanded": 0, "quarantined": 5, "written": 10,
+        "unchanged": 0,
+    }  # fmt: skip
+    assert record["error"] is None
+    assert {"pipeline", "run_id", "seconds", "checks", "warnings"} <= record.keys()
+
+
+def test_a_refused_run(here):
+    answer, progress = run("--set", "error_handling.max_failed_ratio=0.1", code=1)
+
+    assert_text("refused", answer + progress)
+
+
+def test_the_quarantine_after_a_run(here):
+    assert flows("quarantine", "list", "active_customers")[0] == "active_customers: no rows in quarantine.\n"
+    run()
+
+    assert_text("quarantine_list", flows("quarantine", "list", "active_customers")[0])
+    assert_text("quarantine_show", flows("quarantine", "show", "active_customers", "--row", 1)[0])
+    listed = json.loads(flows("quarantine", "list", "active_customers", "--json")[0])
+    assert listed["runs"][0]["rules"] == {"email email": 2, "id not_null": 1, "id unique": 2}
+    assert [row["reasons"] for row in listed["rows"]].count(["email email"]) == 2
+
+
+def test_a_suggested_command_names_the_configuration(here):
+    (here / "pipelines.yaml").rename(here / "my pipelines.yaml")
+
+    answer, _ = run("--config", "my pipelines.yaml")
+
+    suggested = answer.strip().rpartition("See: python -m ")[2]
+    assert suggested == "flows quarantine list active_customers --config 'my pipelines.yaml'"
+
+
+def test_history(here):
+    assert "has not run yet" in flows("history", "active_customers")[0]
+    run()
+    run("--set", "source.schema.table=nothing", code=1)
+
+    assert_text("history", flows("history", "active_customers")[0])
+    newest, oldest = json.loads(flows("history", "active_customers", "--json")[0])
+    assert (newest["status"], oldest["status"]) == ("failed", "published")
+    assert len(json.loads(flows("history", "active_customers", "--limit", 1, "--json")[0])) == 1
+
+
+# --- the process ---
+
+FORBIDDEN = ("prefect", "pandera", "fastapi")
+OFFLINE_FORBIDDEN = (*FORBIDDEN, "pyarrow", "adbc_driver_postgresql", "rich", "httpx", "pgpq")
+PROBE = """
+import sys
+from flows.__main__ import main
+try:
+    main(sys.argv[2:])
+except SystemExit as end:
+    assert not end.code, end.code
+print(*sorted({name.partition(".")[0] for name in sys.modules} & set(sys.argv[1].split(","))), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    ("verb", "forbidden"),
+    [
+        ("list", OFFLINE_FORBIDDEN),
+        ("show active_customers", OFFLINE_FORBIDDEN),
+        ("validate", OFFLINE_FORBIDDEN),
+        ("schema", OFFLINE_FORBIDDEN),
+        ("plan active_customers", FORBIDDEN),
+        ("preview active_customers", FORBIDDEN),
+        ("history active_customers", FORBIDDEN),
+        ("quarantine list active_customers", FORBIDDEN),
+        ("run active_customers --no-prefect --json", FORBIDDEN),
+    ],
+)
+def test_a_verb_imports_only_what_it_needs(here, verb, forbidden):
+    probe = [sys.executable, "-c", PROBE, ",".join(forbidden), *verb.split()]
+    result = subprocess.run(probe, capture_output=True, text=True, check=False, env=process_environment())
+
+    assert (result.returncode, result.stderr.strip()) == (0, "")
+
+
+def process_environment(**more):
+    return {**os.environ, "PYTHONPATH": str(ROOT), **more}
+
+
+def test_an_interrupted_run_says_so_in_one_line(here, connect):
+    run()
+    connect().execute("CREATE VIEW slow AS SELECT customers.* FROM customers, pg_sleep(60)")
+    command = [sys.executable, "-m", "flows", "run", "active_customers", "--no-prefect"]
+    options = ["--set", "source.schema.table=slow"]
+    with subprocess.Popen(
+        [*command, *options], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=process_environment()
+    ) as process:
+        while process.stderr.readline() != "active_customers: validate\n":
+            assert process.poll() is None
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        answer, said = process.communicate(timeout=20)
+
+    assert (process.returncode, answer) == (130, "")
+    assert said == "active_customers: interrupted. Nothing was published.\n"
+    assert connect().execute("SELECT count(*) FROM dim_customers").fetchone() == (10,)
+    newest = json.loads(flows("history", "active_customers", "--json")[0])[0]
+    assert (newest["status"], newest["error"]["message"]) == ("failed", "interrupted")
