@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from flows import _server
 from flows._embedded import Server, is_installed
 
 #: Nothing in a throwaway server has to survive a crash.
@@ -64,6 +66,29 @@ def database(postgres_server: Server) -> Iterator[str]:
     yield postgres_server.create(name)
     with psycopg.connect(postgres_server.uri(), autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The API of a Prefect server of this test session: one for all workers of xdist, stopped by the last of them."""
+    mine = tmp_path_factory.getbasetemp()
+    home = (mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine) / "prefect-server"
+    users = home / "users"
+    users.mkdir(parents=True, exist_ok=True)
+    (users / mine.name).touch()
+    with pytest.MonkeyPatch.context() as patch, socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        patch.setenv("LOCKGATE_HOME", str(home))
+        patch.setenv("PREFECT_HOME", str(home / "prefect"))
+        patch.setenv("PREFECT_SERVER_API_PORT", str(probe.getsockname()[1]))
+        probe.close()
+        api = _server.ensure().api
+    yield api
+    (users / mine.name).unlink()
+    if not any(users.iterdir()):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("LOCKGATE_HOME", str(home))
+            _server.stop()
 
 
 Connect = Callable[[], psycopg.Connection]
