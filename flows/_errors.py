@@ -219,7 +219,8 @@ def rendered(error: LockgateError, locate: Locate | None = None) -> str:
 def as_json(error: LockgateError, locate: Locate | None = None) -> dict[str, Any]:
     """Write `error` as ``{"type", "message", "where", "path", "retryable"}``.
 
-    A `ConfigError` of the loader also has ``problems``: a list of ``{"message", "where", "path"}``.
+    A `ConfigError` of the loader also has ``problems``: a list of ``{"message", "where", "path"}``; where there
+    is only one, it is the error.
     """
     facts: dict[str, Any] = {
         "type": type(error).__name__,
@@ -233,6 +234,8 @@ def as_json(error: LockgateError, locate: Locate | None = None) -> dict[str, Any
             {"message": problem.message, "where": problem.where, "path": shown(problem.path) or None}
             for problem in error.problems
         ]
+        if len(error.problems) == 1:
+            facts |= facts["problems"][0]
     return facts
 
 

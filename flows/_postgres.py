@@ -131,6 +131,7 @@ _CLASSES = {
     "busy": "Busy",
     "lost": "ConnectionLost",
 }
+_NOT_NULL = "23502"
 _UNREACHABLE = ("unreachable", "Check the host, the port and that the server is up; then run again.")
 _LOST = ("lost", "Nothing was published. Run again.")
 _AUTHENTICATION = ("authentication", "Check the user and the password.")
@@ -178,9 +179,7 @@ def _by_text(text: str) -> tuple[str, str]:
 
 def _first_sentence(error: psycopg.Error | adbc_driver_manager.Error) -> str:
     if isinstance(error, psycopg.Error) and error.diag.message_primary:
-        text = error.diag.message_primary
-        detail = error.diag.message_detail
-        text = f"{text} ({detail.rstrip('.')})" if detail and (error.sqlstate or "").startswith("23") else text
+        text = _of_the_server(error.sqlstate or "", error.diag)
     else:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         text = next(
@@ -188,6 +187,16 @@ def _first_sentence(error: psycopg.Error | adbc_driver_manager.Error) -> str:
         )
         text = text.rpartition("ERROR:")[2].rpartition("FATAL:")[2].strip() or text
     return redact(text.rstrip(".")) + "."
+
+
+def _of_the_server(state: str, diagnosis: psycopg.errors.Diagnostic) -> str:
+    """What the server says, with its detail where a row breaks a constraint; never the whole row."""
+    text, detail = diagnosis.message_primary or "", diagnosis.message_detail or ""
+    if state == _NOT_NULL:
+        return f"column {diagnosis.column_name!r} takes no nulls, and a row has one there"
+    if not state.startswith("23") or not detail or detail.startswith("Failing row"):
+        return text
+    return f"{text} ({detail.rstrip('.')})"
 
 
 def split_name(text: str) -> tuple[str, ...]:

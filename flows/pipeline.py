@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 from flows import _stages
 from flows._config import Pipeline
-from flows._errors import LoadError, as_json
+from flows._errors import as_json
 from flows._ledger import RunRecord
 from flows._plan import Plan
 from flows._report import Reporter
 from flows._retry import Policy, retried
+from flows._secrets import redact
 from flows._stages import REFUSALS, Extracts, Run
 from flows._workspace import workspace
 from flows.targets._base import Chamber
@@ -79,9 +80,12 @@ def _leave_record(this: Run, error: BaseException) -> None:
     if isinstance(error, LockgateError):
         record.error = as_json(error, this.pipeline.locate)
     else:
-        record.error = {"type": type(error).__name__, "message": "interrupted" if not str(error) else str(error)}
+        kind = type(error).__name__
+        said = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error) or kind
+        record.error = {"type": kind, "message": said}
+    record.error["message"] = redact(record.error["message"])
     refused = record.status == "refused"
     if not refused:
         record.rows.quarantined = 0
-    with suppress(LoadError):  # the target is what failed; the error that is raised says so
+    with suppress(LockgateError):  # the target is what failed; the error that is raised says so
         this.pipeline.target.record(record, this.quarantine if refused else None)

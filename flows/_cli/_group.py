@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 import sys
 from typing import Any, NoReturn
 
@@ -13,6 +14,7 @@ from transforms._words import did_you_mean
 
 PROGRAM = "python -m flows"
 USAGE, INTERRUPTED = 2, 130
+_EXTRA = re.compile(r"Got unexpected extra arguments? \((.*)\)")
 
 
 class Verbs(click.Group):
@@ -47,7 +49,7 @@ class Verbs(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Do what the arguments say and leave with the exit code of the verb; 2 where they cannot be understood."""
-        kwargs = {"prog_name": PROGRAM, **kwargs, "standalone_mode": False}
+        kwargs |= {"prog_name": PROGRAM, "standalone_mode": False}
         try:
             code = super().main(*args, **kwargs)
         except click.exceptions.NoArgsIsHelpError as error:
@@ -79,4 +81,6 @@ def _said(error: click.UsageError) -> str:
     if isinstance(error, click.BadParameter) and error.param:
         name = error.param.opts[0] if error.param.param_type_name == "option" else error.param.human_readable_name
         return f"{name}: {error.message}"
+    if extra := _EXTRA.fullmatch(error.message):
+        return f"{extra[1]!r} is {'one argument' if ' ' not in extra[1] else 'arguments'} too many"
     return error.format_message()

@@ -31,8 +31,7 @@ def run_and_show(pipeline: Pipeline, *, as_json: bool = False, prefect: bool = T
     watch = Watch() if as_json else watching(pipeline.name)
 
     def facts() -> dict[str, Any]:
-        never_began = {"pipeline": pipeline.name, "run_id": None, "status": "failed"}
-        return watch.record.as_json() if watch.record else never_began
+        return watch.record.as_json() if watch.record else never_began(pipeline.name)
 
     return _endings.ended(
         lambda: _run(pipeline, asked, watch, _in_prefect if prefect else _plain),
@@ -41,6 +40,11 @@ def run_and_show(pipeline: Pipeline, *, as_json: bool = False, prefect: bool = T
         facts=facts if as_json else None,
         interrupted="interrupted. Nothing was published.",
     )
+
+
+def never_began(name: str) -> dict[str, Any]:
+    """What is said of a run that has no record, for programs."""
+    return {"pipeline": name, "run_id": None, "status": "failed"}
 
 
 def _run(pipeline: Pipeline, asked: Asked, watch: Watch, runner: Runner) -> int:

@@ -7,7 +7,7 @@ import json
 import os
 import shlex
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path as File
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,11 +33,13 @@ class Asked:
         named: the configuration that was named with ``--config``.
         as_json: whether a program reads the answer.
         locate: answers for the pipeline, or the configuration, that was loaded last.
+        facts: what stands beside the error in the answer of a verb that failed, for programs.
     """
 
     named: str | None = None
     as_json: bool = False
     locate: Locate | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def file(self) -> File:
@@ -89,7 +91,7 @@ class Verb(click.Command):
             lambda: ctx.invoke(self.callback, asked, **ctx.params) if self.callback else 0,
             name=ctx.command_path.removeprefix(PROGRAM).strip(),
             locate=lambda: asked.locate,
-            facts=dict if asked.as_json else None,
+            facts=(lambda: asked.facts) if asked.as_json else None,
         )
 
 
@@ -149,7 +151,7 @@ def _examples() -> File:
 def _parted(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise click.BadParameter(f"{text!r} is not KEY=VALUE", param_hint="--set")
+        raise click.BadParameter(f"{text!r} is not KEY=VALUE. Write it like target.table_name=scratch")
     return key.strip(), value
 
 

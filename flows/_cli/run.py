@@ -16,7 +16,8 @@ def command(asked: Asked, name: str, sets: list[str], no_prefect: bool) -> int:
 
     With --json, stdout is one object, also when the run fails.
     """
-    from flows._cli._running import run_and_show  # noqa: PLC0415 - other verbs do not run
+    from flows._cli._running import never_began, run_and_show  # noqa: PLC0415 - other verbs do not run
 
+    asked.facts = never_began(name)
     pipeline = asked.pipeline(name, sets)
     return run_and_show(pipeline, as_json=asked.as_json, prefect=not no_prefect, named=asked.named)

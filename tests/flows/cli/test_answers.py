@@ -1,4 +1,4 @@
-"""The command line: what each verb answers, to people and to programs, and what it costs to ask."""
+"""What each verb answers, to people and to programs, and what it imports to do so."""
 
 import json
 import os
@@ -9,85 +9,11 @@ import sys
 import time
 from pathlib import Path
 
-import psycopg
 import pytest
-from click.testing import CliRunner
 
-from flows.__main__ import main
-
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TEXTS = ROOT / "tests" / "messages" / "cli"
 GUIDE = ROOT / "tests" / "messages" / "guide.yaml"
-
-PIPELINES = """\
-pipelines:
-  active_customers:
-    type: batch
-    description: Those who buy.
-    schedule: "0 2 * * *"
-    source:
-      type: database
-      connection_string: "${SOURCE}"
-      schema:
-        table: customers
-        columns: [id, email, joined]
-    target:
-      type: data_warehouse
-      connection_string: "${WAREHOUSE}"
-      table_name: dim_customers
-      write_mode: overwrite
-      primary_key: [id]
-    transformations:
-      - type: filter
-        parameters:
-          condition: {field: status, operator: eq, value: active}
-      - type: calculate
-        name: ages
-        parameters:
-          expressions:
-            - {field: joined_year, formula: "extract(year from joined)"}
-    quality_rules:
-      - {type: not_null, field: id}
-      - {type: email, field: email}
-      - {type: unique, field: id}
-    error_handling: {max_failed_ratio: 0.5}
-"""
-
-CUSTOMERS = """
-CREATE TABLE customers (id bigint, email text, joined date, status text);
-INSERT INTO customers
-SELECT
-    CASE i WHEN 3 THEN NULL WHEN 6 THEN 5 ELSE i END,
-    CASE WHEN i <= 2 THEN 'nobody' ELSE format('c%s@example.com', i) END,
-    date '2020-01-01' + i,
-    CASE WHEN i % 4 = 0 THEN 'gone' ELSE 'active' END
-FROM generate_series(1, 20) AS i;
-"""
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch, database):
-    """A folder with pipelines, whose source and warehouse are one small database."""
-    (tmp_path / "pipelines.yaml").write_text(PIPELINES)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SOURCE", database)
-    monkeypatch.setenv("WAREHOUSE", database)
-    with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute(CUSTOMERS)
-    return tmp_path
-
-
-def flows(*arguments, code=0):
-    """Run a verb in this process; returns stdout and stderr."""
-    result = CliRunner().invoke(main, [*map(str, arguments)])
-
-    assert result.exit_code == code, result.output
-    assert "Traceback" not in result.output
-    return result.stdout, result.stderr
-
-
-def run(*options, code=0):
-    return flows("run", "active_customers", "--no-prefect", *options, code=code)
 
 
 def assert_text(name, answer):
@@ -110,7 +36,7 @@ def assert_text(name, answer):
 # --- offline ---
 
 
-def test_list(here):
+def test_list(here, flows):
     assert_text("list", flows("list")[0])
     (facts,) = json.loads(flows("list", "--json")[0])
 
@@ -118,7 +44,7 @@ def test_list(here):
     assert facts["where"] == "pipelines.yaml:2"
 
 
-def test_show_says_where_every_key_was_set_and_no_secret(here, monkeypatch):
+def test_show_says_where_every_key_was_set_and_no_secret(here, monkeypatch, flows):
     variable = "LOCKGATE_PIPELINES__ACTIVE_CUSTOMERS__TARGET__CONNECTION_STRING"
     monkeypatch.setenv(variable, "postgresql://etl:hunter22@warehouse/analytics")
 
@@ -129,7 +55,7 @@ def test_show_says_where_every_key_was_set_and_no_secret(here, monkeypatch):
     assert facts["pipeline"]["target"]["connection_string"] == "postgresql://etl:***@warehouse/analytics"
 
 
-def test_validate_the_guides_pipelines():
+def test_validate_the_guides_pipelines(flows):
     answer, _ = flows("validate", "--config", GUIDE)
 
     assert answer == (
@@ -138,19 +64,19 @@ def test_validate_the_guides_pipelines():
     )
 
 
-def test_validate_reaches_nothing(here, monkeypatch):
+def test_validate_reaches_nothing(here, monkeypatch, flows):
     monkeypatch.delenv("SOURCE")
     monkeypatch.setenv("WAREHOUSE", "postgresql://nowhere.invalid/x")
 
     assert flows("validate", "active_customers")[0] == "active_customers is valid: batch, 2 steps, 3 rules.\n"
 
 
-def test_schema_is_json():
+def test_schema_is_json(flows):
     assert json.loads(flows("schema")[0])["title"] == "Lockgate pipelines"
 
 
-def test_the_configuration_that_is_taken(here, monkeypatch):
-    (here / "other.yaml").write_text(PIPELINES.replace("active_customers", "others"))
+def test_the_configuration_that_is_taken(here, monkeypatch, flows):
+    (here / "other.yaml").write_text((here / "pipelines.yaml").read_text().replace("active_customers", "others"))
 
     assert "others" in flows("list", "--config", "other.yaml")[0]
     monkeypatch.setenv("LOCKGATE_CONFIG", "other.yaml")
@@ -164,7 +90,7 @@ def test_the_configuration_that_is_taken(here, monkeypatch):
 # --- with a database ---
 
 
-def test_plan_says_what_a_run_would_do_and_does_nothing(here, connect):
+def test_plan_says_what_a_run_would_do_and_does_nothing(here, connect, flows):
     assert_text("plan", flows("plan", "active_customers")[0])
     facts = json.loads(flows("plan", "active_customers", "--json")[0])
 
@@ -175,7 +101,7 @@ def test_plan_says_what_a_run_would_do_and_does_nothing(here, connect):
     )
 
 
-def test_preview(here):
+def test_preview(here, flows):
     assert_text("preview", flows("preview", "active_customers", "--limit", 2)[0])
     assert [json.loads(line) for line in flows("preview", "active_customers", "--json")[0].splitlines()[5:7]] == [
         {"id": 7, "email": "c7@example.com", "joined": "2020-01-08", "joined_year": "2020"},
@@ -184,14 +110,14 @@ def test_preview(here):
 
 
 @pytest.mark.parametrize(("step", "columns", "rows"), [("0", 3, 20), ("1", 3, 15), ("filter", 3, 15), ("ages", 4, 15)])
-def test_preview_after_a_step(here, step, columns, rows):
+def test_preview_after_a_step(here, step, columns, rows, flows):
     answer = flows("preview", "active_customers", "--step", step, "--limit", 100, "--json")[0]
 
     shown = [json.loads(line) for line in answer.splitlines()]
     assert (len(shown), len(shown[0])) == (rows, columns)
 
 
-def test_preview_reads_no_more_than_it_shows(here, connect):
+def test_preview_reads_no_more_than_it_shows(here, connect, flows):
     connect().execute("CREATE VIEW odd AS SELECT id, 1 / (18 - id) AS broken_later FROM customers")
     origin = ("--set", "source.schema={table: odd}", "--step", "0")
 
@@ -199,7 +125,7 @@ def test_preview_reads_no_more_than_it_shows(here, connect):
     assert "division by zero" in flows("preview", "active_customers", *origin, "--limit", 50, code=1)[1]
 
 
-def test_a_run_for_people(here, connect):
+def test_a_run_for_people(here, connect, run):
     answer, progress = run()
 
     assert_text("run", answer)
@@ -207,7 +133,7 @@ def test_a_run_for_people(here, connect):
     assert connect().execute("SELECT count(*) FROM dim_customers").fetchone() == (10,)
 
 
-def test_a_run_for_programs(here):
+def test_a_run_for_programs(here, run):
     answer, progress = run("--json")
 
     record = json.loads(answer)
@@ -221,13 +147,13 @@ def test_a_run_for_programs(here):
     assert {"pipeline", "run_id", "seconds", "checks", "warnings"} <= record.keys()
 
 
-def test_a_refused_run(here):
+def test_a_refused_run(here, run):
     answer, progress = run("--set", "error_handling.max_failed_ratio=0.1", code=1)
 
     assert_text("refused", answer + progress)
 
 
-def test_the_quarantine_after_a_run(here):
+def test_the_quarantine_after_a_run(here, flows, run):
     assert flows("quarantine", "list", "active_customers")[0] == "active_customers: no rows in quarantine.\n"
     run()
 
@@ -238,7 +164,7 @@ def test_the_quarantine_after_a_run(here):
     assert [row["reasons"] for row in listed["rows"]].count(["email email"]) == 2
 
 
-def test_a_suggested_command_names_the_configuration(here):
+def test_a_suggested_command_names_the_configuration(here, run):
     (here / "pipelines.yaml").rename(here / "my pipelines.yaml")
 
     answer, _ = run("--config", "my pipelines.yaml")
@@ -247,7 +173,7 @@ def test_a_suggested_command_names_the_configuration(here):
     assert suggested == "flows quarantine list active_customers --config 'my pipelines.yaml'"
 
 
-def test_history(here):
+def test_history(here, flows, run):
     assert "has not run yet" in flows("history", "active_customers")[0]
     run()
     run("--set", "source.schema.table=nothing", code=1)
@@ -298,7 +224,7 @@ def process_environment(**more):
     return {**os.environ, "PYTHONPATH": str(ROOT), **more}
 
 
-def test_an_interrupted_run_says_so_in_one_line(here, connect):
+def test_an_interrupted_run_says_so_in_one_line(here, connect, flows, run):
     run()
     connect().execute("CREATE VIEW slow AS SELECT customers.* FROM customers, pg_sleep(60)")
     command = [sys.executable, "-m", "flows", "run", "active_customers", "--no-prefect"]
