@@ -58,6 +58,7 @@ class PostgresChamber(Chamber):
         self.layout = self.options.layout(self.schema, table)
         self.staged = Staged(f"{_prefix(table)}{self._run_id}", 0)
         self._touched = False
+        self._unique: set[frozenset[str]] = set()
         self._transaction = ExitStack()
         self._transaction.enter_context(self._connection.transaction())
         for ddl in self.layout.staging(self.staged.quoted):
@@ -103,32 +104,30 @@ class PostgresChamber(Chamber):
                         )
             except psycopg.errors.UniqueViolation:
                 failed.append(index)
+            else:
+                self._unique |= {frozenset(index.columns)} if index.unique else set()
         return failed
 
     # --- whole-set rules ---
 
     def audit(self, rules: Sequence[SetRule]) -> list[Violation]:
         """Hold `rules` against the chamber, in SQL; a unique index that was built is its own proof."""
-        proven = {frozenset(index.columns) for index in self.layout.indexes if index.unique}
-        proven -= {frozenset(index.columns) for index in self._failed_indexes}
-        violations = []
         with self.side.mapped():
-            for rule in rules:
-                if rule.is_unique and frozenset(rule.fields) in proven:
-                    continue
-                violation = self._audited(rule)
-                if violation is not None:
-                    violations.append(violation)
-        return violations
+            return [violation for rule in rules if (violation := self._audited(rule)) is not None]
 
     def _audited(self, rule: SetRule) -> Violation | None:
         if not rule.blames_rows:
             row = execute(self._connection, rule.verdict_sql(self.staged.quoted)).fetchone()
             good, observed = row or (False, "nothing")
             return None if good else Violation(rule, 0, observed)
+        key = frozenset(rule.fields)
+        if rule.is_unique and key in self._unique:
+            return None
         blamed = rule.violations_sql(self.staged.quoted, "ctid")
         row = execute(self._connection, f"SELECT count(*) FROM ({blamed}) AS v").fetchone()
         rows = row[0] if row else 0
+        if rule.is_unique and not rows:
+            self._unique.add(key)
         return Violation(rule, rows, counted(rows, "row")) if rows else None
 
     def take(self, violation: Violation) -> Taken:
@@ -164,6 +163,7 @@ class PostgresChamber(Chamber):
             if earlier is not None:
                 return _recall(record, earlier)
             execute(self._connection, f"SET LOCAL lock_timeout = '{self.options.lock_timeout_seconds}s'")
+            self._refuse_missing_keys()
             self._refuse_duplicate_keys()
             self._refuse_empty()
             self._confirm_unchanged()
@@ -205,7 +205,6 @@ class PostgresChamber(Chamber):
             execute(self._connection, f"COMMENT ON TABLE {table.quoted} IS {literal(table.comment)}")
 
     def _refuse_duplicate_keys(self) -> None:
-        """A merge would take one of several rows with the same key, and nobody could say which."""
         key = self._failed_indexes[0].columns if self._failed_indexes else self._repeated_key()
         if key:
             raise self.side.error(
@@ -215,12 +214,29 @@ class PostgresChamber(Chamber):
             )
 
     def _repeated_key(self) -> tuple[str, ...]:
+        """A merge would take one of several rows with the same key, and nobody could say which."""
         key = self.layout.key
-        if self.options.mode != "upsert" or self.layout.swaps:
+        if self.options.mode != "upsert" or frozenset(key) in self._unique:
             return ()
         names = ", ".join(map(quote, key))
         repeated = f"SELECT FROM {self.staged.quoted} GROUP BY {names} HAVING count(*) > 1 LIMIT 1"
         return key if execute(self._connection, repeated).fetchone() is not None else ()
+
+    def _refuse_missing_keys(self) -> None:
+        """A row without a key would be inserted again by every run."""
+        if self.options.mode != "upsert":
+            return
+        missing = " OR ".join(f"{quote(name)} IS NULL" for name in self.layout.key)
+        if (
+            execute(self._connection, f"SELECT FROM {self.staged.quoted} WHERE {missing} LIMIT 1").fetchone()
+            is not None
+        ):
+            names = ", ".join(map(repr, self.layout.key))
+            raise self.side.error(
+                "constraint",
+                f"a row has no key ({names} is null). Add a 'not_null' rule to quality_rules so that such rows go "
+                "to quarantine.",
+            )
 
     def _refuse_empty(self) -> None:
         if self.staged.rows or self.options.mode != "overwrite" or self.options.allow_empty:

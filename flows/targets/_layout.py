@@ -83,8 +83,8 @@ class Layout:
 
     @property
     def values(self) -> str:
-        """SQL for the columns of the chamber in the table's types, with commas."""
-        return ", ".join(column.published(quote(column.name)) for column in self.columns)
+        """SQL for the columns of the chamber, called ``s``, in the table's types, with commas."""
+        return ", ".join(column.published(f"s.{quote(column.name)}") for column in self.columns)
 
     def compared(self, alias: str) -> str:
         """The columns outside the key, of the table or its like `alias`, as a row that can be compared."""

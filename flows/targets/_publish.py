@@ -13,6 +13,8 @@ from flows.targets._layout import Layout
 from flows.targets._system import SCHEMA
 
 _SWAP_ATTEMPTS = 5
+_WORK_MEMORY = "64MB"  # for the one hash table of a merge
+_COUNTS_MERGES = 170_000  # the server version whose MERGE returns what it did
 _SWAP_WAIT_MILLISECONDS = 200  # readers that arrive while we wait for our lock wait no longer than this
 
 
@@ -36,13 +38,11 @@ def append(connection: Connection, layout: Layout, staged: Staged) -> Published:
 
 def upsert(connection: Connection, layout: Layout, staged: Staged) -> Published:
     """Insert new keys, update rows that differ in any column, leave equal rows alone and count them."""
-    if frozenset(layout.key) in layout.table.unique_keys:
-        inserted, updated = _insert_on_conflict(connection, layout, staged)
-    else:
-        execute(connection, f"ANALYZE {staged.quoted}")
-        _lock(connection, layout)
-        updated = _update_differing(connection, layout, staged)
-        inserted = _insert(connection, layout, staged, only_new=True)
+    execute(connection, f"ANALYZE {staged.quoted}")
+    execute(connection, f"SET LOCAL work_mem = '{_WORK_MEMORY}'")
+    _lock(connection, layout)
+    merge = _merge if connection.info.server_version >= _COUNTS_MERGES else _update_and_insert
+    inserted, updated = merge(connection, layout, staged)
     return Published(inserted, updated, staged.rows - inserted - updated, how="merged")
 
 
@@ -111,35 +111,41 @@ def _insert(connection: Connection, layout: Layout, staged: Staged, *, only_new:
     ).rowcount
 
 
-def _insert_on_conflict(connection: Connection, layout: Layout, staged: Staged) -> tuple[int, int]:
-    table, key = layout.table.quoted, ", ".join(map(quote, layout.key))
-    others = [quote(column.name) for column in layout.columns if column.name not in layout.key]
-    update = f"UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in others)}"
-    differing = f"WHERE {layout.compared('t')} IS DISTINCT FROM {layout.compared('excluded')}"
+def _merge(connection: Connection, layout: Layout, staged: Staged) -> tuple[int, int]:
+    changes = _changes(layout)
+    update = f"WHEN MATCHED AND {_differs(layout)} THEN UPDATE SET {changes} " if changes else ""
     row = execute(
         connection,
-        f"WITH merged AS (INSERT INTO {table} AS t ({layout.names}) OVERRIDING SYSTEM VALUE "
-        f"SELECT {layout.values} FROM {staged.quoted} AS s "
-        f"ON CONFLICT ({key}) DO {f'{update} {differing}' if others else 'NOTHING'} "
-        "RETURNING xmax = 0 AS inserted) "
-        "SELECT count(*) FILTER (WHERE inserted), count(*) FILTER (WHERE NOT inserted) FROM merged",
+        f"WITH merged AS (MERGE INTO {layout.table.quoted} AS t USING {staged.quoted} AS s ON {_same_key(layout)} "
+        f"{update}WHEN NOT MATCHED THEN INSERT ({layout.names}) OVERRIDING SYSTEM VALUE VALUES ({layout.values}) "
+        "RETURNING merge_action() AS action) "
+        "SELECT count(*) FILTER (WHERE action = 'INSERT'), count(*) FILTER (WHERE action = 'UPDATE') FROM merged",
     ).fetchone()
     return (row[0], row[1]) if row else (0, 0)
 
 
-def _update_differing(connection: Connection, layout: Layout, staged: Staged) -> int:
-    changes = [
+def _update_and_insert(connection: Connection, layout: Layout, staged: Staged) -> tuple[int, int]:
+    """The same for servers whose MERGE does not say what it did."""
+    updated = 0
+    if changes := _changes(layout):
+        updated = execute(
+            connection,
+            f"UPDATE {layout.table.quoted} AS t SET {changes} FROM {staged.quoted} AS s "
+            f"WHERE {_same_key(layout)} AND {_differs(layout)}",
+        ).rowcount
+    return _insert(connection, layout, staged, only_new=True), updated
+
+
+def _changes(layout: Layout) -> str:
+    return ", ".join(
         f"{quote(column.name)} = {column.published(f's.{quote(column.name)}')}"
         for column in layout.columns
         if column.name not in layout.key
-    ]
-    if not changes:
-        return 0
-    return execute(
-        connection,
-        f"UPDATE {layout.table.quoted} AS t SET {', '.join(changes)} FROM {staged.quoted} AS s "
-        f"WHERE {_same_key(layout)} AND {layout.compared('t')} IS DISTINCT FROM {layout.staged_compared('s')}",
-    ).rowcount
+    )
+
+
+def _differs(layout: Layout) -> str:
+    return f"{layout.compared('t')} IS DISTINCT FROM {layout.staged_compared('s')}"
 
 
 def _delete_missing(connection: Connection, layout: Layout, staged: Staged) -> int:

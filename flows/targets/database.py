@@ -30,6 +30,15 @@ class Database(Target):
     and leaves equal rows alone. The table is made when it is missing, with ``primary_key`` as its key.
 
     Beside the data, in schema ``lockgate``, the ledger (``loads``) and the ``quarantine`` are kept.
+
+    Attributes:
+        connection_string: ``postgresql://user:password@host:port/database``, or ``embedded://NAME``.
+        table_name: with its schema where needed: ``sales.orders``.
+        write_mode: what becomes of the rows that are there.
+        primary_key: the columns that ``upsert`` finds a row by, and the key of a table that a run makes.
+        allow_empty: whether an ``overwrite`` may leave a table without rows.
+        lock_timeout_seconds: how long publishing waits for others who hold the table.
+        writer: ``copy`` is binary COPY; ``adbc`` the driver's own way, which takes longer.
     """
 
     type: Literal["database"] = "database"

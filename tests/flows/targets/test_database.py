@@ -21,6 +21,7 @@ from flows._errors import (
 )
 from flows._ledger import RunRecord
 from flows._quarantine import Quarantine
+from flows.targets import _publish
 from flows.targets._base import Published
 from flows.targets.database import Database
 from validations._contract import BoundRule, Contract
@@ -251,6 +252,24 @@ def test_upsert_counts_inserted_updated_and_unchanged(ddl: str, target: Make, lo
     assert published == Published(1, 1, 1, how="merged")
     assert rows(connection) == [(1, "n1"), (2, "n2"), (3, "n3"), (9, "n9")]
     assert not load(target(write_mode="merge", primary_key="id"), people(1, 2, 3)).changed
+
+
+def test_upsert_gives_the_same_on_older_servers(
+    target: Make, load: Load, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect().execute(KEYED)
+    monkeypatch.setattr(_publish, "_COUNTS_MERGES", 10**9)
+
+    assert load(target(write_mode="upsert"), people(1, 2, 3)) == Published(1, 1, 1, how="merged")
+    assert rows(connect()) == [(1, "n1"), (2, "n2"), (3, "n3"), (9, "n9")]
+
+
+def test_upsert_refuses_a_row_without_a_key(target: Make, load: Load, connect: Connect) -> None:
+    connect().execute(BARE)
+    frame = people(1, 2).with_columns(id=pl.Series([None, 2], dtype=pl.Int64))
+
+    with pytest.raises(LoadError, match=r"a row has no key .'id' is null.\. Add a 'not_null' rule"):
+        load(target(write_mode="upsert", primary_key="id"), frame)
 
 
 def test_upsert_tells_null_from_a_value_and_compares_json(target: Make, load: Load, connect: Connect) -> None:
