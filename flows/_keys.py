@@ -24,7 +24,13 @@ class Keys(BaseModel):
 
 
 class StepKeys(Keys):
-    """One of ``transformations``; ``parameters`` are those of the transform."""
+    """One of ``transformations``.
+
+    Attributes:
+        type: the transform.
+        name: what the ledger, messages and ``preview --step`` call the step; its type where left out.
+        parameters: those of the transform; may be left out where each of them has a default.
+    """
 
     type: str
     name: Annotated[str, Field(min_length=1)] | None = None
@@ -32,7 +38,16 @@ class StepKeys(Keys):
 
 
 class RuleKeys(Keys):
-    """One of ``quality_rules``; ``parameters`` are those of the rule."""
+    """One of ``quality_rules``, or of a source's ``rules``.
+
+    Attributes:
+        type: the rule.
+        field: the column it is about, or a list of them; none for a rule about the whole set.
+        parameters: those of the rule; may be left out where each of them has a default.
+        severity: `warn` is short for ``on_violation: warn``.
+        on_violation: what becomes of a broken rule: `quarantine`, unless given, takes the rows out and keeps
+            them; `fail` refuses the whole load; `warn` publishes the rows and tells people.
+    """
 
     type: str
     field: str | tuple[str, ...] = ()
@@ -82,7 +97,9 @@ def _rule(name: str) -> type[BaseModel]:
 def _source(name: str) -> type[BaseModel]:
     """The options of a source, and the rules that its rows must keep as they are read."""
     kind = sources.get(name)
-    return create_model(f"{name}_source", __base__=kind, __doc__=kind.__doc__, rules=(tuple[_Rule, ...], ()))
+    said = "quality rules, held against the rows as they are read"
+    held = Annotated[tuple[_Rule, ...], Field(description=said)]
+    return create_model(f"{name}_source", __base__=kind, __doc__=kind.__doc__, rules=(held, ()))
 
 
 def _parameters(model: type[BaseModel]) -> Any:
@@ -99,7 +116,11 @@ _Alert = Annotated[Any, Tagged(alerts, alerts.get)]
 
 
 class Monitoring(Keys):
-    """Whom a run tells how it ended."""
+    """Whom a run tells how it ended.
+
+    Attributes:
+        alerts: the channels.
+    """
 
     alerts: tuple[_Alert, ...] = ()
 
@@ -110,7 +131,8 @@ class ErrorHandling(Keys):
     Attributes:
         strategy: `retry` tries a stage again where the error is one that may pass; `fail` stops at once;
             `continue` lets the pipelines after this one run.
-        retry_delay: seconds before a retry.
+        max_retries: how many times a stage is tried again, where `strategy` is `retry`.
+        retry_delay: seconds before the first retry; doubled for each that follows.
         on_transform_error: `skip` leaves a step out that cannot be planned, with a warning; never the default,
             because what the step stood for would silently be missing.
         max_failed_ratio: of the rows judged, the part that may be rejected before the whole load is refused.
@@ -124,7 +146,22 @@ class ErrorHandling(Keys):
 
 
 class PipelineKeys(Keys):
-    """Everything that stands under a pipeline's name."""
+    """Everything that stands under a pipeline's name.
+
+    Attributes:
+        type: how it runs.
+        description: a sentence for people.
+        tags: of its runs in Prefect.
+        schedule: when it runs: a cron text, or the keys below.
+        source: where rows come from.
+        sources: several of them by name, instead of `source`; the steps start from the first, a join names others.
+        target: where rows go.
+        transformations: the steps, in order.
+        quality_rules: what must hold for the rows about to be published.
+        schema: a Pandera model of them, such as ``validations.schemas.customers:Customers``.
+        monitoring: whom to tell.
+        error_handling: what to do when something fails.
+    """
 
     type: Literal["batch", "stream", "hybrid", "elt"]
     description: str | None = None

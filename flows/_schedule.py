@@ -57,6 +57,9 @@ class Schedule(BaseModel):
     """When a pipeline runs: exactly one of ``cron``, ``interval`` (seconds, or ``1h``) and ``rrule``.
 
     Attributes:
+        cron: five fields (minute, hour, day of the month, month, day of the week), or a word such as ``@daily``.
+        interval: the time between two runs.
+        rrule: a recurrence rule of RFC 5545, such as ``FREQ=WEEKLY;BYDAY=MO``.
         timezone: an IANA name; the clock that cron and rrule mean.
         catchup: which of the runs missed while nothing could run are made up for.
     """

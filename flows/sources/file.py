@@ -81,6 +81,9 @@ class File(Source):
 
     **parquet** brings its types, and leaves row groups out that a filter does not want.
 
+    Attributes:
+        batch_bytes: how much is read at a time.
+
     Out: the columns of the files, in the order of the first one; rows file by file, in the order listed, matches of
     a glob by name. A timestamp without a zone that is declared timestamptz is in UTC.
     """

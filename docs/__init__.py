@@ -1,0 +1,1 @@
+"""The guide by hand, and a reference that is made from the registries: ``python -m docs``."""
