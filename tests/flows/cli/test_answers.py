@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -184,6 +185,63 @@ def test_history(here, flows, run):
     assert len(json.loads(flows("history", "active_customers", "--limit", 1, "--json")[0])) == 1
 
 
+JOINED = """\
+pipelines:
+  joined:
+    type: batch
+    sources:
+      customers: {type: database, connection_string: "${SOURCE}", schema: {table: customers, columns: [id, status]}}
+      states: {type: database, connection_string: "${SOURCE}", schema: {table: states}}
+    target: {type: database, connection_string: "${WAREHOUSE}", table_name: joined}
+    transformations:
+      - {type: filter, parameters: {where: "id > 16"}}
+      - {type: join, parameters: {source: states, on: status, columns: [label]}}
+"""
+
+
+@pytest.fixture
+def joined(here, connect):
+    """A pipeline with a join, whose second source has a column that nobody wants."""
+    connect().execute("CREATE TABLE states AS SELECT * FROM (VALUES ('active', 'yes', 1)) AS s (status, label, odd)")
+    (here / "joined.yaml").write_text(JOINED)
+    return ["joined", "--config", "joined.yaml"]
+
+
+def test_plan_of_several_sources(joined, flows):
+    facts = json.loads(flows("plan", *joined, "--json")[0])
+
+    assert [source["reads"] for source in facts["sources"]] == [
+        'SELECT "id" AS "id", "status" AS "status" FROM (SELECT * FROM "customers") AS q WHERE "id" > 16',
+        'SELECT "status" AS "status", "label" AS "label" FROM (SELECT * FROM "states") AS q',
+    ]
+    assert [step["runs"] for step in facts["steps"]] == ["row by row, in batches", "over the whole set"]
+    assert flows("plan", *joined)[0].startswith("source customers\n")
+
+
+def test_preview_of_a_step_that_needs_the_whole_set(joined, flows):
+    rows = [json.loads(line) for line in flows("preview", *joined, "--json")[0].splitlines()]
+
+    assert sorted(row["id"] for row in rows) == [17, 18, 19]
+    assert {row["label"] for row in rows} == {"yes"}
+
+
+def test_a_run_that_takes_long_says_how_far_it_is(here, run, monkeypatch):
+    monkeypatch.setattr("flows._cli._terminal._EVERY_SECONDS", 0)
+
+    assert re.search(r"^active_customers: 15 rows read, [\d,]+ rows/s$", run()[1], re.MULTILINE)
+
+
+def test_warnings_are_for_people_and_for_programs(here, run):
+    rules = ("--set", "quality_rules[1].on_violation=warn")
+
+    answer, said = run(*rules)
+
+    assert "active_customers: warning: email email: 2 rows broke this rule, which only warns.\n" in said
+    assert "2 violations  only a warning" in answer
+    record = json.loads(run(*rules, "--json")[0])
+    assert record["warnings"] == ["email email: 2 rows broke this rule, which only warns."]
+
+
 # --- the process ---
 
 FORBIDDEN = ("prefect", "pandera", "fastapi")
@@ -243,3 +301,33 @@ def test_an_interrupted_run_says_so_in_one_line(here, connect, flows, run):
     assert connect().execute("SELECT count(*) FROM dim_customers").fetchone() == (10,)
     newest = json.loads(flows("history", "active_customers", "--json")[0])[0]
     assert (newest["status"], newest["error"]["message"]) == ("failed", "interrupted")
+
+
+@pytest.mark.parametrize("colour", [True, False])
+def test_progress_on_a_terminal_is_not_in_the_result(here, colour):
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "flows", "run", "active_customers", "--no-prefect"]
+    environment = process_environment(TERM="xterm", **({} if colour else {"NO_COLOR": "1"}))
+    with subprocess.Popen(command, stderr=theirs, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        os.close(theirs)
+        shown = read_all(ours)
+        answer, _ = process.communicate(timeout=60)
+
+    assert process.returncode == 0
+    assert "active_customers: load" in shown
+    assert (re.search(r"\x1b\[3\dm", shown) is not None) == colour
+    assert answer.startswith("active_customers: published")
+    assert "\x1b" not in answer
+
+
+def read_all(terminal):
+    """What was written to a terminal; Linux ends it with an error."""
+    shown = b""
+    try:
+        while part := os.read(terminal, 65_536):
+            shown += part
+    except OSError:
+        pass
+    finally:
+        os.close(terminal)
+    return shown.decode()
