@@ -6,7 +6,7 @@ so that the whole read sees one snapshot of the database.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from typing import Annotated, Any, Literal, Self
 
@@ -27,7 +27,7 @@ from flows._postgres import (
     uri,
 )
 from flows._secrets import Secret
-from flows._types import END_OF_DAY, INFINITE_DAYS, INFINITE_MICROSECONDS, MORE_DECIMALS, PgType, Reading, reading
+from flows._types import INFINITE_DAYS, INFINITE_MICROSECONDS, PgType, Reading, reading
 from flows.sources._base import Extract, Pushdown, Source, source
 from flows.sources._parameters import bound
 from flows.sources._pushdown import to_sql
@@ -96,9 +96,7 @@ class Database(Source):
         side = self._side(name)
         query = self._query(side)
         with closing(self._connect(name, side)) as connection, side.mapped():
-            columns = columns_of(connection, query)
-            _require_distinct(columns, side)
-            columns = [_with_scale(connection, query, column) for column in columns]
+            columns = [_with_scale(connection, query, column) for column in columns_of(connection, query)]
             exact_text = text_equality_is_exact(connection)
         return _Scan(self, name, query, columns, exact_text).extract()
 
@@ -171,7 +169,7 @@ class _Scan:
 
         names = pushdown.columns if pushdown.columns is not None else tuple(self.readings)
         decode = [how.decode(pl.col(name)) for name in names if (how := self.readings[name]).decode]
-        guards = _guards({name: self.readings[name].dtype for name in names})
+        guards = _finite_guards({name: self.readings[name].dtype for name in names})
         with ExitStack() as opened:  # closes reader, cursor, connection in that order, or ADBC hides an error's cause
             opened.enter_context(self.side.mapped())
             connection = opened.enter_context(closing(dbapi.connect(uri(self.options.connection_string))))
@@ -179,8 +177,7 @@ class _Scan:
             batch_bytes = {StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(self.options.batch_bytes)}
             cursor.adbc_statement.set_options(**batch_bytes)
             cursor.execute(self.sql(pushdown))
-            reader = cursor._results.reader  # noqa: SLF001 - fetch_record_batch() unwraps it, and loses SQLSTATEs
-            for batch in opened.enter_context(closing(reader)):
+            for batch in opened.enter_context(closing(cursor.fetch_record_batch())):
                 yield self._decoded(batch, names, decode, guards)
 
     def _decoded(
@@ -191,34 +188,17 @@ class _Scan:
         try:
             decoded = frame.with_columns(decode) if decode else frame
         except pl.exceptions.PolarsError as error:
-            raise self.side.error("type", self._undecodable(frame)) from error
-        for name, found in decoded.select(guards).row(0, named=True).items() if guards else ():
-            if found:
-                raise self.side.error("type", _impossible(name, self.readings[name].dtype))
-        return decoded.select(names)
-
-    def _undecodable(self, frame: pl.DataFrame) -> str:
-        """Which text of a batch is no number that a Decimal holds."""
-        for name in frame.columns:
-            dtype = self.readings[name].dtype
-            if not isinstance(dtype, pl.Decimal):
-                continue
-            column = frame.get_column(name)
-            unfit = column.filter(column.cast(dtype, strict=False).is_null() & column.is_not_null())
-            if unfit.len() and (text := str(unfit[0])).startswith(MORE_DECIMALS):
-                number = text.removeprefix(MORE_DECIMALS)
-                return f"column {name!r}: {number} was not there when the run began, and has more decimals. Run again."
-            if unfit.len():
-                return f"column {name!r}: {unfit[0]!r} has no exact Decimal (38 digits, no NaN). Cast it in a query."
-        return "a number has no exact Decimal. Cast it in a query."
-
-
-def _require_distinct(columns: list[Column], side: Side) -> None:
-    names = [column.name for column in columns]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise side.error(
-            "query", f"two columns of the query are called {twice!r}. Give one of them another name with AS."
+            raise self.side.error("type", _unreadable(error)) from error
+        infinite = (
+            [name for name, found in decoded.select(guards).row(0, named=True).items() if found] if guards else []
         )
+        if infinite:
+            raise self.side.error(
+                "type",
+                f"column {infinite[0]!r} holds 'infinity', which no calculation would survive. "
+                f"Read it with a query: nullif({quote(infinite[0])}, 'infinity').",
+            )
+        return decoded.select(names)
 
 
 def _with_scale(connection: Connection, query: str, column: Column) -> Column:
@@ -231,28 +211,15 @@ def _with_scale(connection: Connection, query: str, column: Column) -> Column:
     return Column(column.name, PgType(pg.name, pg.text, False, None, min(int(row[0]) if row else 0, 38)))
 
 
-def _guards(schema: Mapping[str, pl.DataType]) -> list[pl.Expr]:
-    """For each column of dates and times, whether it holds a value that only PostgreSQL has."""
-    tests: dict[Any, Callable[[pl.Expr], pl.Expr]] = {
-        pl.Date: lambda value: value.to_physical().is_in(INFINITE_DAYS),
-        pl.Datetime: lambda value: value.to_physical().is_in(INFINITE_MICROSECONDS),
-        pl.Time: lambda value: value.to_physical() >= END_OF_DAY,
-    }
-    guards = []
-    for name, dtype in schema.items():
-        item = dtype.inner if isinstance(dtype, pl.List) else dtype
-        test = tests.get(item.base_type())
-        if test is not None and item is dtype:
-            guards.append(test(pl.col(name)).any())
-        elif test is not None:
-            guards.append(pl.col(name).list.eval(test(pl.element())).list.any().any())
-    return guards
+def _finite_guards(schema: Mapping[str, pl.DataType]) -> list[pl.Expr]:
+    infinite = {pl.Date: INFINITE_DAYS, pl.Datetime: INFINITE_MICROSECONDS}
+    return [
+        pl.col(name).to_physical().is_in(infinite[dtype.base_type()]).any()
+        for name, dtype in schema.items()
+        if dtype.base_type() in infinite
+    ]
 
 
-def _impossible(name: str, dtype: pl.DataType) -> str:
-    if isinstance(dtype, pl.Time):
-        value, reason = "24:00", "which is the next day's first moment"
-    else:
-        value, reason = "infinity", "which no calculation would survive"
-    remove = "array_remove" if isinstance(dtype, pl.List) else "nullif"
-    return f"column {name!r} holds '{value}', {reason}. Read it with a query: {remove}({quote(name)}, '{value}')."
+def _unreadable(error: Exception) -> str:
+    first = str(error).split("\n", maxsplit=1)[0]
+    return f"{first}. 'NaN', 'Infinity' and more than 38 digits have no exact Decimal: cast the column in a query."
