@@ -62,8 +62,8 @@ def test_what_can_be_right_is_not_wrong(tmp_path, steps, rules):
             formula("uper(customer)"),
             "",
             (
-                "transformations[0].parameters.expressions[0].formula: 'uper' is not a function that a formula can call. "
-                "Did you mean 'upper'?"
+                "transformations[0].parameters.expressions[0].formula: 'uper' is not a function that a formula can "
+                "call. Did you mean 'upper'?"
             ),
         ),
         (
