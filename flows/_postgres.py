@@ -22,6 +22,7 @@ from transforms._errors import LockgateError
 from transforms._words import did_you_mean
 
 _CONNECT_SECONDS = 10
+_NO_MODIFIER = 4  # modifiers of a numeric are counted from here
 Connection = psycopg.Connection[tuple[Any, ...]]
 Foreign = (psycopg.Error, adbc_driver_manager.Error)
 
@@ -227,25 +228,36 @@ def split_name(text: str) -> tuple[str, ...]:
 
 
 _DESCRIBE = """
-SELECT t.oid, t.typcategory = 'A' AND t.typelem <> 0 AS is_array,
-       CASE WHEN coalesce(item.typtype, t.typtype) = 'e' THEN 'enum' ELSE coalesce(item.typname, t.typname) END
-FROM pg_type t LEFT JOIN pg_type item ON item.oid = t.typelem AND t.typcategory = 'A'
-WHERE t.oid = ANY(%s)
+SELECT t.typcategory = 'A' AND t.typelem <> 0 AS is_array,
+       CASE WHEN coalesce(item.typtype, t.typtype) = 'e' THEN 'enum' ELSE coalesce(item.typname, t.typname) END,
+       format_type(t.oid, d.modifier)
+FROM unnest(%s::oid[], %s::int4[]) WITH ORDINALITY AS d (type, modifier, position)
+JOIN pg_type t ON t.oid = d.type LEFT JOIN pg_type item ON item.oid = t.typelem AND t.typcategory = 'A'
+ORDER BY d.position
 """
 
 
 def columns_of(connection: Connection, query: str) -> list[Column]:
     """The columns of a query, with their types down to precision; runs nothing but its plan."""
-    described = execute(connection, f"SELECT * FROM ({query}) AS q LIMIT 0").description or []
-    oids = list({column.type_code for column in described})
-    names = {oid: (is_array, name) for oid, is_array, name in execute(connection, _DESCRIBE, (oids,))}
-    return [Column(column.name, _pg_type(*names[column.type_code], column)) for column in described]
+    cursor = execute(connection, f"SELECT * FROM ({query}) AS q LIMIT 0")
+    described, result = cursor.description or [], cursor.pgresult
+    modifiers = [result.fmod(index) for index in range(len(described))] if result else []
+    types = execute(connection, _DESCRIBE, ([column.type_code for column in described], modifiers))
+    return [
+        Column(
+            column.name,
+            _pg_type(is_array, name, formatted if column.type_display.isdigit() else column.type_display, modifier),
+        )
+        for column, modifier, (is_array, name, formatted) in zip(described, modifiers, types, strict=True)
+    ]
 
 
-def _pg_type(is_array: bool, name: str, column: psycopg.Column) -> PgType:
-    is_numeric = name == "numeric"
-    text = column.type_display
-    return PgType(name, text, is_array, column.precision if is_numeric else None, column.scale if is_numeric else None)
+def _pg_type(is_array: bool, name: str, text: str, modifier: int) -> PgType:
+    """The type; a numeric's modifier holds its precision, and its scale as eleven bits with a sign."""
+    if name != "numeric" or modifier < _NO_MODIFIER:
+        return PgType(name, text, is_array)
+    packed = modifier - _NO_MODIFIER
+    return PgType(name, text, is_array, packed >> 16, ((packed & 0x7FF) ^ 0x400) - 0x400)
 
 
 def text_equality_is_exact(connection: Connection) -> bool:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import polars as pl
 
 _EXACT_DIGITS = 38  # what a Decimal holds
+#: Begins the text of a number with more decimals than were there when the run began.
+MORE_DECIMALS = "more decimals: "
 _UTC = pl.Datetime("us", "UTC")
 
 #: PostgreSQL types, by the name the catalogue gives them, that the driver reads as they are.
@@ -38,9 +40,10 @@ READ_AS_IS: dict[str, pl.DataType] = {
 READ_AS_TEXT = {"json", "jsonb", "uuid", "enum", "citext", "char"}
 #: One-dimensional arrays of these are read as lists; the driver would flatten more dimensions unseen.
 _LIST_ITEMS = {"int2", "int4", "int8", "bool", "float4", "float8", "text", "varchar", "date", "timestamp"}
-#: Days and microseconds that the driver makes of 'infinity' and '-infinity'.
-INFINITE_DAYS = (-2147472692, -2147472691)
-INFINITE_MICROSECONDS = (-9222425352054775809, -9222425352054775808)
+#: PostgreSQL's first day, 4714-11-24 BC, as the driver counts: 'infinity', '-infinity' and moments after the year
+#: 294246 overflow, and arrive before it.
+FIRST_DAY = -2_440_588
+FIRST_MICROSECOND = FIRST_DAY * 86_400_000_000
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Reading:
     warning: str | None = None
 
 
-def reading(pg: PgType) -> Reading:
+def reading(pg: PgType) -> Reading:  # noqa: PLR0911 - one line a family
     """How a column of PostgreSQL type `pg` is read.
 
     numeric(p, s) becomes Decimal(p, s), exactly: it travels as text, because the driver's own
@@ -88,8 +91,8 @@ def reading(pg: PgType) -> Reading:
         return _array(pg)
     if pg.name in READ_AS_IS:
         return Reading("{}", READ_AS_IS[pg.name])
-    if pg.name == "numeric" and (pg.precision or 0) <= _EXACT_DIGITS and (pg.scale or 0) >= 0:
-        dtype = pl.Decimal(pg.precision or _EXACT_DIGITS, pg.scale or 0)
+    if pg.name == "numeric" and (pg.precision or 0) <= _EXACT_DIGITS and 0 <= (pg.scale or 0) <= _EXACT_DIGITS:
+        dtype = pl.Decimal(max(pg.precision or _EXACT_DIGITS, pg.scale or 0), pg.scale or 0)
         return Reading(_exact_numeric(pg), dtype, lambda column: column.cast(dtype))
     if pg.name == "oid":
         return Reading("{}::int8", pl.Int64())
@@ -106,7 +109,7 @@ def _exact_numeric(pg: PgType) -> str:
     # with more digits must stop the run, not be rounded: its text then fails the cast to Decimal.
     if pg.precision is not None:
         return "{}::text"
-    return f"CASE WHEN scale({{0}}) <= {pg.scale or 0} THEN {{0}}::text ELSE 'more decimals: ' || {{0}}::text END"
+    return f"CASE WHEN scale({{0}}) > {pg.scale or 0} THEN '{MORE_DECIMALS}' || {{0}}::text ELSE {{0}}::text END"
 
 
 def _array(pg: PgType) -> Reading:

@@ -77,7 +77,7 @@ class _Compiler:
             or not self._comparable(column, ordered=operator not in _EQUALITIES)
         ):
             return None
-        return f"{quote(column['Column'])} {_COMPARISONS[operator]} {literal(value)}"
+        return f"{quote(column['Column'])} {_COMPARISONS[operator]} {_literal(value)}"
 
     def _boolean(self, inputs: list[Node], function: Node) -> str | None:
         column = inputs[0]
@@ -87,13 +87,13 @@ class _Compiler:
         if not self._kind_of(column):
             return None
         name = quote(column["Column"])
-        if function in {"IsNull", "IsNotNull"}:
+        if function in ("IsNull", "IsNotNull"):
             return f"{name} IS {'NOT ' if function == 'IsNotNull' else ''}NULL"
         if isinstance(function, dict) and "IsIn" in function:
             return self._is_in(name, inputs, nulls_equal=function["IsIn"]["nulls_equal"])
         if function == {"IsBetween": {"closed": "Both"}} and self._comparable(column, ordered=True):
             low, high = _value(inputs[1]), _value(inputs[2])
-            return None if low is None or high is None else f"{name} BETWEEN {literal(low)} AND {literal(high)}"
+            return None if low is None or high is None else f"{name} BETWEEN {_literal(low)} AND {_literal(high)}"
         return None
 
     def _is_in(self, name: str, inputs: list[Node], *, nulls_equal: bool) -> str | None:
@@ -101,7 +101,7 @@ class _Compiler:
             return None
         values = _value(inputs[1])
         # A null in the list makes SQL's NOT IN unknown where Polars says true: leave nulls out.
-        known = [literal(value) for value in values if value is not None] if values is not None else []
+        known = [_literal(value) for value in values if value is not None] if values is not None else []
         return f"{name} IN ({', '.join(known)})" if known else None
 
     def _kind_of(self, node: Node) -> str | None:
@@ -117,10 +117,23 @@ class _Compiler:
 
 
 def _value(node: Node) -> Any:
-    """The Python value of a node without columns; None when it has any, or is null."""
+    """The Python value of a node without columns; None when it has any, is null, or has no SQL literal."""
     if not isinstance(node, dict) or "Literal" not in node:
         return None
-    value = pl.select(pl.Expr.deserialize(io.StringIO(json.dumps(node)), format="json")).to_series()
+    try:
+        value = pl.select(pl.Expr.deserialize(io.StringIO(json.dumps(node)), format="json")).to_series()
+    except pl.exceptions.PolarsError:  # NaN and infinity have no JSON
+        return None
     if value.dtype == pl.List:
-        return value.item().to_list()
-    return value.to_list() if value.len() != 1 or "Series" in node["Literal"] else value.item()
+        value = value.explode(empty_as_null=False)
+    elif value.len() == 1 and "Series" not in node["Literal"]:
+        return None if _has_zero_byte(value.item()) else value.item()
+    return None if any(map(_has_zero_byte, value)) else value.to_list()
+
+
+def _has_zero_byte(value: object) -> bool:
+    return isinstance(value, str) and "\0" in value
+
+
+def _literal(value: object) -> str:
+    return literal(value).strip()

@@ -27,7 +27,7 @@ from flows._postgres import (
     uri,
 )
 from flows._secrets import Secret
-from flows._types import INFINITE_DAYS, INFINITE_MICROSECONDS, PgType, Reading, reading
+from flows._types import FIRST_DAY, FIRST_MICROSECOND, MORE_DECIMALS, PgType, Reading, reading
 from flows.sources._base import Extract, Pushdown, Source, source
 from flows.sources._parameters import bound
 from flows.sources._pushdown import to_sql
@@ -96,7 +96,9 @@ class Database(Source):
         side = self._side(name)
         query = self._query(side)
         with closing(self._connect(name, side)) as connection, side.mapped():
-            columns = [_with_scale(connection, query, column) for column in columns_of(connection, query)]
+            columns = columns_of(connection, query)
+            _require_distinct(columns, side)
+            columns = [_with_scale(connection, query, column) for column in columns]
             exact_text = text_equality_is_exact(connection)
         return _Scan(self, name, query, columns, exact_text).extract()
 
@@ -169,7 +171,7 @@ class _Scan:
 
         names = pushdown.columns if pushdown.columns is not None else tuple(self.readings)
         decode = [how.decode(pl.col(name)) for name in names if (how := self.readings[name]).decode]
-        guards = _finite_guards({name: self.readings[name].dtype for name in names})
+        guards = _guards({name: self.readings[name].dtype for name in names})
         with ExitStack() as opened:  # closes reader, cursor, connection in that order, or ADBC hides an error's cause
             opened.enter_context(self.side.mapped())
             connection = opened.enter_context(closing(dbapi.connect(uri(self.options.connection_string))))
@@ -177,7 +179,8 @@ class _Scan:
             batch_bytes = {StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(self.options.batch_bytes)}
             cursor.adbc_statement.set_options(**batch_bytes)
             cursor.execute(self.sql(pushdown))
-            for batch in opened.enter_context(closing(cursor.fetch_record_batch())):
+            reader = cursor._results.reader  # noqa: SLF001 - fetch_record_batch() unwraps it, and loses SQLSTATEs
+            for batch in opened.enter_context(closing(reader)):
                 yield self._decoded(batch, names, decode, guards)
 
     def _decoded(
@@ -188,17 +191,38 @@ class _Scan:
         try:
             decoded = frame.with_columns(decode) if decode else frame
         except pl.exceptions.PolarsError as error:
-            raise self.side.error("type", _unreadable(error)) from error
-        infinite = (
-            [name for name, found in decoded.select(guards).row(0, named=True).items() if found] if guards else []
-        )
-        if infinite:
-            raise self.side.error(
-                "type",
-                f"column {infinite[0]!r} holds 'infinity', which no calculation would survive. "
-                f"Read it with a query: nullif({quote(infinite[0])}, 'infinity').",
-            )
+            raise self.side.error("type", self._undecodable(frame)) from error
+        for name, found in decoded.select(guards).row(0, named=True).items() if guards else ():
+            if found:
+                raise self.side.error("type", _infinite(name, self.readings[name].dtype))
+        for name in names:
+            if self.readings[name].dtype == pl.Time() and batch.column(name).null_count != frame[name].null_count():
+                advice = f"Read it with a query: nullif({quote(name)}, '24:00')."
+                raise self.side.error("type", f"column {name!r} holds '24:00', which is the next day's. {advice}")
         return decoded.select(names)
+
+    def _undecodable(self, frame: pl.DataFrame) -> str:
+        """Which text of a batch is no number that a Decimal holds."""
+        for name in frame.columns:
+            dtype = self.readings[name].dtype
+            if not isinstance(dtype, pl.Decimal):
+                continue
+            column = frame.get_column(name)
+            unfit = column.filter(column.cast(dtype, strict=False).is_null() & column.is_not_null())
+            if unfit.len() and (text := str(unfit[0])).startswith(MORE_DECIMALS):
+                number = text.removeprefix(MORE_DECIMALS)
+                return f"column {name!r}: {number} was not there when the run began, and has more decimals. Run again."
+            if unfit.len():
+                return f"column {name!r}: {unfit[0]!r} has no exact Decimal (38 digits, no NaN). Cast it in a query."
+        return "a number has no exact Decimal. Cast it in a query."
+
+
+def _require_distinct(columns: list[Column], side: Side) -> None:
+    names = [column.name for column in columns]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise side.error(
+            "query", f"two columns of the query are called {twice!r}. Give one of them another name with AS."
+        )
 
 
 def _with_scale(connection: Connection, query: str, column: Column) -> Column:
@@ -211,15 +235,26 @@ def _with_scale(connection: Connection, query: str, column: Column) -> Column:
     return Column(column.name, PgType(pg.name, pg.text, False, None, min(int(row[0]) if row else 0, 38)))
 
 
-def _finite_guards(schema: Mapping[str, pl.DataType]) -> list[pl.Expr]:
-    infinite = {pl.Date: INFINITE_DAYS, pl.Datetime: INFINITE_MICROSECONDS}
-    return [
-        pl.col(name).to_physical().is_in(infinite[dtype.base_type()]).any()
-        for name, dtype in schema.items()
-        if dtype.base_type() in infinite
-    ]
+def _guards(schema: Mapping[str, pl.DataType]) -> list[pl.Expr]:
+    """For each column of dates or timestamps, whether it holds a value that only PostgreSQL has."""
+    first = {pl.Date: FIRST_DAY, pl.Datetime: FIRST_MICROSECOND}
+    guards = []
+    for name, dtype in schema.items():
+        item = dtype.inner if isinstance(dtype, pl.List) else dtype
+        earliest = first.get(item.base_type())
+        if earliest is None:
+            continue
+        if isinstance(dtype, pl.List):
+            early = pl.element().to_physical() < earliest
+            guards.append(pl.col(name).list.eval(early).list.any().any())
+        else:
+            guards.append((pl.col(name).to_physical() < earliest).any())
+    return guards
 
 
-def _unreadable(error: Exception) -> str:
-    first = str(error).split("\n", maxsplit=1)[0]
-    return f"{first}. 'NaN', 'Infinity' and more than 38 digits have no exact Decimal: cast the column in a query."
+def _infinite(name: str, dtype: pl.DataType) -> str:
+    remove = "array_remove" if isinstance(dtype, pl.List) else "nullif"
+    return (
+        f"column {name!r} holds 'infinity' or a year after 294246, which no calculation would survive. "
+        f"Read it with a query: {remove}({quote(name)}, 'infinity')."
+    )
