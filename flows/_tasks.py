@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import os
 
-os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("DO_NOT_TRACK", "1")  # Prefect asks while it is imported, and would tell its makers
 
-import logging
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -24,19 +22,18 @@ import polars as pl
 from prefect import Flow, State, Task, get_run_logger
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext, refresh_global_settings_context
-from prefect.logging.handlers import APILogHandler, PrefectConsoleHandler
 from prefect.states import Completed, Failed
 from prefect.utilities.urls import url_for
 
-from flows import _artifacts, _server, _stages
+from flows import _artifacts, _prefect_log, _server, _stages
 from flows._config import Pipeline
-from flows._errors import rendered
+from flows._errors import Locate, rendered
 from flows._ledger import RunRecord
 from flows._plan import Plan
 from flows._quarantine import SCHEMA
 from flows._report import Reporter, Silent
 from flows._retry import JITTER, Policy, Stage, is_retryable
-from flows._secrets import Redacting, redact
+from flows._secrets import redact
 from flows._stages import Run
 from flows.pipeline import Stages, resume
 from flows.targets._base import Chamber
@@ -74,7 +71,7 @@ def run_in_prefect(pipeline: Pipeline, reporter: Reporter | None = None) -> tupl
     """
     _use(_server.ensure())
     outcome = Outcome()
-    with _quiet_terminal():
+    with _prefect_log.quiet_terminal():
         try:
             flow_of(pipeline.name, lambda: pipeline, outcome, reporter)(return_state=True)
         except Exception as error:  # noqa: BLE001 - whatever Prefect met on its way; our own are in `outcome`
@@ -101,20 +98,6 @@ def _use(server: _server.Server) -> None:
     refresh_global_settings_context()
 
 
-@contextmanager
-def _quiet_terminal() -> Iterator[None]:
-    """Keep Prefect's lines from the terminal; they still go to its API."""
-    consoles = [handler for handler in logging.getLogger().handlers if isinstance(handler, PrefectConsoleHandler)]
-    levels = [handler.level for handler in consoles]
-    for handler in consoles:
-        handler.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        for handler, level in zip(consoles, levels, strict=True):
-            handler.setLevel(level)
-
-
 # --- the flow ---
 
 
@@ -136,24 +119,25 @@ def flow_of(
 
     def run() -> State:
         try:
-            return _conduct(opened(), kept, reporter or Silent())
-        except LockgateError as error:  # of `opened`: the pipeline cannot be loaded
+            pipeline = opened()
+        except _FAILURES as error:
             kept.error = error
-            return Failed(message=redact(str(error)))
+            return Failed(message=_one_line(error))
+        return _conduct(pipeline, kept, reporter or Silent())
 
     return Flow(run, name=name, retries=0, persist_result=False, validate_parameters=False)
 
 
 def _conduct(pipeline: Pipeline, outcome: Outcome, reporter: Reporter) -> State:
     """Run the pipeline inside the flow run that is under way, and leave its artifacts there."""
-    _redact_logs()
+    _prefect_log.redact_lines()
     record = outcome.record = RunRecord.start(pipeline.name, pipeline.target.label, pipeline.version)
     _name_flow_run(pipeline, record, outcome)
     try:
-        resume(pipeline, record, stages=_Tasks(pipeline, outcome).stages(), reporter=_Logging(reporter))
+        resume(pipeline, record, stages=_Tasks(pipeline, outcome).stages(), reporter=_prefect_log.Logging(reporter))
     except _FAILURES as error:
         outcome.error = error
-        state: State = Failed(message=_one_line(error, pipeline))
+        state: State = Failed(message=_one_line(error, pipeline.locate))
     else:
         outcome.error = None
         state = Completed(message=_summary(record))
@@ -187,10 +171,10 @@ def _summary(record: RunRecord) -> str:
     )
 
 
-def _one_line(error: BaseException, pipeline: Pipeline) -> str:
+def _one_line(error: BaseException, locate: Locate | None = None) -> str:
     """What Prefect shows of an error: ours in our words, others with their kind."""
     if isinstance(error, LockgateError):
-        return redact(rendered(error, pipeline.locate))
+        return redact(rendered(error, locate))
     return redact(f"{type(error).__name__}: {error}")
 
 
@@ -243,7 +227,7 @@ class _Tasks:
                 except _FAILURES as error:
                     attempts.error = error
                     self._policy.tell(run, name, attempts.made, error)
-                    return Failed(message=_one_line(error, self._pipeline))
+                    return Failed(message=_one_line(error, self._pipeline.locate))
                 return None
 
             state = self._task(name, attempt, attempts)(wait_for=self._before, return_state=True)
@@ -279,48 +263,3 @@ def _timed_out(stage: str) -> LockgateError:
         f"{stage} was given up after {TIMEOUTS[stage]:,} s. Nothing was published. "
         "See what holds it up (a lock, a slow query, a source that does not end), then run again."
     )
-
-
-# --- the log ---
-
-
-class _Logging:
-    """Tells the log of the run in Prefect what a person should know, and somebody else everything."""
-
-    def __init__(self, other: Reporter) -> None:
-        self._other = other
-
-    def began(self, record: RunRecord) -> None:
-        """The run starts."""
-        self._other.began(record)
-
-    def stage(self, name: str) -> None:
-        """A stage begins."""
-        self._other.stage(name)
-
-    def rows(self, read: int) -> None:
-        """So many rows were read so far."""
-        self._other.rows(read)
-
-    def warning(self, text: str) -> None:
-        """Something a person should know."""
-        get_run_logger().warning("%s", text)
-        self._other.warning(text)
-
-
-class _Tidy(Redacting):
-    """Stars for secrets, and no traceback where Prefect asks for one that is not there."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Clean the record; always True."""
-        if record.exc_info and record.exc_info[0] is None:
-            record.exc_info = None
-        return super().filter(record)
-
-
-def _redact_logs() -> None:
-    """Let every line that runs send to Prefect pass `redact`."""
-    for name in ("prefect.flow_runs", "prefect.task_runs"):
-        for handler in logging.getLogger(name).handlers:
-            if isinstance(handler, APILogHandler) and not any(isinstance(f, _Tidy) for f in handler.filters):
-                handler.addFilter(_Tidy())

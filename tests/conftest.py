@@ -91,6 +91,25 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             _server.stop()
 
 
+@pytest.fixture
+def prefect_setting() -> Iterator[Callable[[str, str], None]]:
+    """Sets a variable that Prefect goes by, also where it was imported before; forgotten after the test."""
+    from prefect.context import refresh_global_settings_context  # noqa: PLC0415 - Prefect takes seconds to import
+    from prefect.events.worker import EventsWorker  # noqa: PLC0415 - as above
+    from prefect.logging.handlers import APILogWorker  # noqa: PLC0415 - as above
+
+    with pytest.MonkeyPatch.context() as patch:
+
+        def set_one(name: str, value: str) -> None:
+            patch.setenv(name, value)
+            refresh_global_settings_context()
+
+        yield set_one
+        for worker in (APILogWorker, EventsWorker):
+            worker.drain_all(timeout=20)  # or it would go on trying to reach the test's server
+    refresh_global_settings_context()
+
+
 Connect = Callable[[], psycopg.Connection]
 
 

@@ -194,9 +194,9 @@ def test_a_reference_that_is_none_is_refused_without_showing_it(text):
 
 
 @pytest.mark.parametrize("text", ["{{ prefect.blocks.secret.db }}", "{{prefect.variables.db}}"])
-def test_prefect_that_does_not_answer_is_said_so(text, monkeypatch):
-    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
-    monkeypatch.setenv("PREFECT_CLIENT_MAX_RETRIES", "0")
+def test_prefect_that_does_not_answer_is_said_so(text, prefect_setting):
+    prefect_setting("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    prefect_setting("PREFECT_CLIENT_MAX_RETRIES", "0")
 
     with pytest.raises(SecretError) as caught:
         Secret(text).reveal()

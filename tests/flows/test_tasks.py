@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from dataclasses import dataclass
 from dataclasses import fields as fields_of
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import httpx
 import polars as pl
@@ -17,6 +19,7 @@ from flows import _config
 from flows._errors import SourceMissingError, TargetBusyError, rendered
 from flows._ledger import Rows
 from flows._report import Silent
+from flows._server import PrefectServerError
 from transforms._errors import LockgateError
 from validations._errors import TooManyRejectedError
 
@@ -50,41 +53,41 @@ class Api:
 
     client: httpx.Client
 
-    def find(self, kind, flow_run, wanted=1, name="flow_runs"):
-        deadline = time.monotonic() + 20
-        while True:
-            answer = self.client.post(f"/{kind}/filter", json={name: {"id": {"any_": [flow_run]}}})
-            found = answer.raise_for_status().json()
-            if len(found) >= wanted:
-                return found
-            assert time.monotonic() < deadline, f"only {len(found)} {kind}"
+    def until(self, found, is_there):
+        deadline = time.monotonic() + 30
+        while not is_there(answer := found()):
+            assert time.monotonic() < deadline, answer
             time.sleep(0.2)
+        return answer
+
+    def asked(self, kind, **query):
+        return self.client.post(f"/{kind}/filter", json=query).raise_for_status().json()
 
     def run(self, url):
         return self.client.get(f"/flow_runs/{url.rpartition('/')[2]}").raise_for_status().json()
 
-    def task_runs(self, run):
-        deadline = time.monotonic() + 20
-        while True:
-            found = {task["name"]: task for task in self.find("task_runs", run["id"])}
-            if all(task["state_type"] in {"COMPLETED", "FAILED"} for task in found.values()):
-                return found
-            assert time.monotonic() < deadline, found
-            time.sleep(0.2)
+    def newest(self):
+        return self.asked("flow_runs", limit=1, sort="EXPECTED_START_TIME_DESC")[0]
+
+    def task_runs(self, run, last="load"):
+        """The task runs of a flow run by name, once the one called `last` is over."""
+
+        def found():
+            return {task["name"]: task for task in self.asked("task_runs", flow_runs={"id": {"any_": [run["id"]]}})}
+
+        return self.until(found, lambda tasks: last in tasks and tasks[last]["state_type"] in {"COMPLETED", "FAILED"})
 
     def artifacts(self, run):
-        found = {artifact["key"]: artifact for artifact in self.find("artifacts", run["id"])}
-        return {key: (json.loads(artifact["data"]), artifact["description"]) for key, artifact in found.items()}
+        """The data and the description of a flow run's artifacts by key."""
+        found = self.asked("artifacts", flow_runs={"id": {"any_": [run["id"]]}})
+        return {artifact["key"]: (json.loads(artifact["data"]), artifact["description"]) for artifact in found}
 
     def logs(self, run, wanted):
-        deadline = time.monotonic() + 20
-        while True:
-            query = {"logs": {"flow_run_id": {"any_": [run["id"]]}}, "sort": "TIMESTAMP_ASC"}
-            found = self.client.post("/logs/filter", json=query).raise_for_status().json()
-            if any(wanted in log["message"] for log in found):
-                return found
-            assert time.monotonic() < deadline, found
-            time.sleep(0.2)
+        """The log of a flow run, once it has a line with `wanted`."""
+        query = {"logs": {"flow_run_id": {"any_": [run["id"]]}}, "sort": "TIMESTAMP_ASC"}
+        return self.until(
+            lambda: self.asked("logs", **query), lambda logs: any(wanted in log["message"] for log in logs)
+        )
 
     def everything(self):
         """All that the server keeps, as one text."""
@@ -98,18 +101,10 @@ class Api:
 
 
 @pytest.fixture
-def api(prefect_server, monkeypatch):
-    monkeypatch.setenv("PREFECT_API_URL", prefect_server)
+def api(prefect_server, prefect_setting):
+    prefect_setting("PREFECT_API_URL", prefect_server)
     with httpx.Client(base_url=prefect_server) as client:
         yield Api(client)
-    from prefect.context import refresh_global_settings_context  # noqa: PLC0415 - Prefect takes seconds to import
-    from prefect.events.worker import EventsWorker  # noqa: PLC0415 - as above
-    from prefect.logging.handlers import APILogWorker  # noqa: PLC0415 - as above
-
-    for worker in (APILogWorker, EventsWorker):
-        worker.drain_all(timeout=20)  # or it would try to reach the server when that is gone
-    monkeypatch.undo()
-    refresh_global_settings_context()
 
 
 @pytest.fixture
@@ -136,10 +131,6 @@ def run_in_prefect(pipeline, reporter=None):
     from flows._tasks import run_in_prefect as run  # noqa: PLC0415 - Prefect takes seconds to import
 
     return run(pipeline, reporter)
-
-
-def newest(api):
-    return api.client.post("/flow_runs/filter", json={"limit": 1, "sort": "EXPECTED_START_TIME_DESC"}).json()[0]
 
 
 def test_a_run_from_end_to_end(api, prefect_server, people, connect, capfd):
@@ -198,11 +189,11 @@ def test_a_failed_run_says_why_in_one_line(api, people, connect, capfd):
         run_in_prefect(pipeline)
 
     assert capfd.readouterr() == ("", "")
-    run = newest(api)
+    run = api.newest()
     line = rendered(caught.value, pipeline.locate)
     assert "\n" not in line
     assert (run["state_name"], run["state"]["message"]) == ("Failed", line)
-    tasks = api.task_runs(run)
+    tasks = api.task_runs(run, last="extract")
     assert {name: (task["state_name"], task["run_count"]) for name, task in tasks.items()} == {"extract": ("Failed", 1)}
     assert tasks["extract"]["state"]["message"] == line
     ((run_id, status),) = connect().execute("SELECT run_id, status FROM lockgate.loads").fetchall()
@@ -216,7 +207,7 @@ def test_a_refused_run_shows_what_was_found(api, people, connect):
     with pytest.raises(TooManyRejectedError):
         run_in_prefect(people(ratio=0.01))
 
-    run = newest(api)
+    run = api.newest()
     assert run["state_name"] == "Failed"
     artifacts = api.artifacts(run)
     assert len(artifacts["people-etl-quarantine"][0]) == 2
@@ -269,9 +260,9 @@ def test_when_the_retries_are_spent_the_run_fails_with_the_last_error(api, peopl
     with holder, pytest.raises(TargetBusyError):
         run_in_prefect(people())
 
-    run = newest(api)
+    run = api.newest()
     assert run["state_name"] == "Failed"
-    assert api.task_runs(run)["validate"]["run_count"] == 3
+    assert api.task_runs(run, last="validate")["validate"]["run_count"] == 3
 
 
 class Breaks(Silent):
@@ -295,9 +286,9 @@ def test_a_foreign_error_fails_the_run_and_is_raised_as_it_is(api, people, conne
         run_in_prefect(pipeline, Breaks("validate", error))
 
     assert caught.value is error
-    run = newest(api)
+    run = api.newest()
     assert (run["state_name"], run["state"]["message"]) == ("Failed", f"{kind.__name__}: no password ***")
-    assert api.task_runs(run)["validate"]["run_count"] == 1
+    assert api.task_runs(run, last="validate")["validate"]["run_count"] == 1
     assert connect().execute("SELECT id FROM loaded").fetchall() == [(0,)]
 
 
@@ -316,9 +307,9 @@ def test_a_stage_that_does_not_end_is_given_up(api, people, connect, monkeypatch
     with pytest.raises(LockgateError, match=r"^validate was given up after 1 s. Nothing was published. "):
         run_in_prefect(people(), Sleeps())
 
-    run = newest(api)
+    run = api.newest()
     assert run["state_name"] == "Failed"
-    task = api.task_runs(run)["validate"]
+    task = api.task_runs(run, last="validate")["validate"]
     assert (task["state_name"], task["run_count"]) == ("TimedOut", 1)
     assert connect().execute("SELECT status FROM lockgate.loads").fetchall() == [("failed",)]
 
@@ -339,8 +330,8 @@ def test_no_secret_is_kept_in_prefect(api, people):
     run_in_prefect(people(), Chatters())
     with pytest.raises(SourceMissingError):
         run_in_prefect(people(table="peple"))
-    api.logs(newest(api), "Finished in state Failed")
-    api.task_runs(newest(api))
+    api.logs(api.newest(), "Finished in state Failed")
+    api.task_runs(api.newest(), last="extract")
 
     kept = api.everything()
     assert "validate goes to postgresql://postgres:***@" in kept
@@ -349,10 +340,31 @@ def test_no_secret_is_kept_in_prefect(api, people):
     assert PASSWORD not in kept
 
 
-def test_a_configured_server_that_is_not_there_is_said_so(people, monkeypatch):
-    from flows._server import PrefectServerError  # noqa: PLC0415 - beside its one use
-
-    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+def test_a_configured_server_that_is_not_there_is_said_so(people, prefect_setting):
+    prefect_setting("PREFECT_API_URL", "http://127.0.0.1:9/api")
     with pytest.raises(PrefectServerError, match="no Prefect server answers"):
         run_in_prefect(people())
     assert os.environ["PREFECT_API_URL"] == "http://127.0.0.1:9/api"
+
+
+def test_a_server_that_is_none_of_prefects_is_said_so(people, connect, prefect_setting):
+    class Nonsense(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"true")
+
+        do_POST = do_GET  # noqa: N815 - as the library calls it
+
+        def log_message(self, *_):
+            """Keep quiet."""
+
+    with HTTPServer(("127.0.0.1", 0), Nonsense) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        prefect_setting("PREFECT_API_URL", f"http://127.0.0.1:{server.server_port}/api")
+        with pytest.raises(
+            PrefectServerError, match=r"^Prefect failed: .* Run again, or without Prefect: --no-prefect.$"
+        ):
+            run_in_prefect(people())
+        server.shutdown()
+    assert connect().execute("SELECT id FROM loaded").fetchall() == [(0,)]
