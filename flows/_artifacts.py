@@ -93,7 +93,7 @@ def quarantined(sample: pl.DataFrame) -> list[dict[str, Any]]:
 def key(pipeline: str, kind: str) -> str:
     """The key of an artifact: ``customer-data-etl-ledger``; Prefect allows letters, digits and dashes only."""
     plain = re.sub(r"[^a-z0-9]+", "-", pipeline.lower()).strip("-")
-    if pipeline.replace("_", "-") == plain:
+    if pipeline == plain.replace("-", "_"):
         return f"{plain}-{kind}"
     digest = hashlib.sha256(pipeline.encode()).hexdigest()[:8]  # another name may look the same without its signs
     return f"{plain}-{digest}-{kind}".lstrip("-")
