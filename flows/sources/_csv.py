@@ -52,7 +52,7 @@ class Csv(_files.Format):
         names = next(iter(headers.values()))
         _files.require_declared(self.dtypes, names)
         open_ones = [name for name in names if name not in self.dtypes]
-        found = _texts.inferred([self._scan(file) for file in headers], open_ones)
+        found = _texts.inferred([self._scan(file, header) for file, header in headers.items()], open_ones)
         return pl.Schema({name: self.dtypes.get(name) or found[name] for name in names})
 
     def rows(self, file: Path, schema: pl.Schema, ask: Pushdown) -> Iterator[pl.DataFrame]:
@@ -61,7 +61,7 @@ class Csv(_files.Format):
         if header is None:
             return
         names = ask.columns or tuple(schema)
-        frame = self._scan(file).select(list(dict.fromkeys([*names, header[-1]])))
+        frame = self._scan(file, header).select(list(dict.fromkeys([*names, header[-1]])))
         rows = 0
         square = len(header) == 1
         for batch in _files.streamed(frame if ask.limit is None else frame.head(ask.limit)):
@@ -78,7 +78,7 @@ class Csv(_files.Format):
         """Read every record, slowly, for the line that is wrong."""
         self._require_records(file, len(self._header(file) or ()))
 
-    def _scan(self, file: Path) -> pl.LazyFrame:
+    def _scan(self, file: Path, header: list[str]) -> pl.LazyFrame:
         return pl.scan_csv(
             file,
             has_header=self.has_header,
@@ -87,6 +87,7 @@ class Csv(_files.Format):
             null_values=list(self.null_values) or None,
             encoding=self.encoding,
             infer_schema=False,
+            new_columns=header,  # Polars leaves doubled quotes in the names that it finds
             glob=False,
         )
 
