@@ -58,7 +58,7 @@ def _asked_of_sides(plan: Plan) -> dict[str, Pushdown]:
     if plan.sides:
         watched = replace(plan, sides={name: recording(extract) for name, extract in plan.sides.items()})
         counters = [Counter() for _ in range(len(plan.tail) + 1)]
-        watched.counted_tail(pl.LazyFrame(schema=plan.head_schema), counters).collect()
+        watched.counted_tail(pl.LazyFrame(schema=plan.tail_schema), counters).collect()
     return asked
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import polars as pl
 from polars.io.plugins import register_io_source
@@ -101,7 +100,6 @@ class Pass:
     Args:
         stage: takes accepted rows.
         quarantine: takes rejected rows.
-        spool: a folder to keep the rows as read in, for rules that blame rows later; None to keep none.
         progress: is told the number of rows read so far.
     """
 
@@ -111,12 +109,10 @@ class Pass:
         stage: Callable[[pl.DataFrame], None],
         quarantine: Quarantine,
         *,
-        spool: Path | None,
         progress: Progress,
     ) -> None:
         self.plan = plan
         self._quarantine = quarantine
-        self._spool = spool
         self._progress = progress
         self._stage = stage
         counted = [segment.counted for segment in plan.segments if segment.counted is not None]
@@ -139,8 +135,6 @@ class Pass:
 
     def _headed(self, batch: pl.DataFrame) -> Judged:
         first = self._passed.read
-        if self._spool is not None:
-            batch.write_ipc(self._spool / f"{first:015}.arrow", compression="lz4")
         judged = through_head(self.plan, batch)
         for positions, reasons in judged.rejections:
             self._quarantine.add(batch[positions], positions + first, reasons)
@@ -177,7 +171,7 @@ class Pass:
                 raise
 
         counters = [Counter() for _ in range(len(self.plan.tail) + 1)]
-        frame = self.plan.counted_tail(register_io_source(feed, schema=self.plan.head_schema), counters)
+        frame = self.plan.counted_tail(register_io_source(feed, schema=self.plan.tail_schema), counters)
         try:
             for rows in frame.collect_batches(chunk_size=_TAIL_BATCH_ROWS, engine="streaming"):
                 self._judge_transformed(rows, writer)
@@ -204,18 +198,21 @@ class Pass:
         self._hand_over(judged.rows, writer)
 
 
-def read_rows_of(plan: Plan, spool: Path, keys: pl.DataFrame) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
-    """Rows as read, with their positions, that were accepted with one of `keys`.
+def read_rows_of(plan: Plan, keys: pl.DataFrame) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
+    """Rows as read, with their positions, that were accepted with one of `keys`; reads the source again.
 
-    The plan is a function of the rows, so running its row-local steps again over what was kept finds them.
+    The plan is a function of the rows, and a run's view of a database does not change: what was read is
+    found again by running the row-local steps once more.
     """
     wanted = keys.unique()
-    for file in sorted(spool.iterdir()):
-        batch = pl.read_ipc(file)
-        judged = through_head(plan, batch)
-        place = pl.int_range(judged.rows.height, eager=True)
-        found = judged.rows.select(keys.columns).with_columns(place.alias("__place__"))
-        places = found.join(wanted, on=keys.columns, how="semi").get_column("__place__").sort()
-        if places.len():
-            positions = judged.positions.gather(places)
-            yield batch[positions], positions + int(file.stem)
+    first = 0
+    with Ahead(lambda: plan.spine.read(plan.pushdown)) as batches:
+        for batch in batches:
+            judged = through_head(plan, batch)
+            place = pl.int_range(judged.rows.height, eager=True)
+            found = judged.rows.select(keys.columns).with_columns(place.alias("__place__"))
+            places = found.join(wanted, on=keys.columns, how="semi").get_column("__place__").sort()
+            if places.len():
+                positions = judged.positions.gather(places)
+                yield batch[positions], positions + first
+            first += batch.height

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 from polars.io.plugins import register_io_source
@@ -26,20 +26,31 @@ _ROW = "__lockgate_row__"
 class Segment:
     """Row-local steps over one batch at a time; folded once, run for every batch.
 
+    Args:
+        schema: columns before the steps. A batch need not have those that nobody asks for.
+        steps: keep every row.
+        counted: the last step, if it takes rows away.
+        needed: columns that are wanted after the steps.
+
     Attributes:
-        counted: the last step, if it takes rows away; all the others keep every row.
-        schema: columns that come out.
+        asks: columns that a batch must have.
     """
 
-    def __init__(self, schema: Schema, steps: Sequence[Step], counted: Step | None) -> None:
+    def __init__(self, schema: Schema, steps: Sequence[Step], counted: Step | None, needed: Sequence[str]) -> None:
         self.counted = counted
         self._steps = (*steps, counted) if counted else tuple(steps)
         self._batch = pl.DataFrame(schema=schema)
-        frame = fold(register_io_source(self._feed, schema=schema), steps)
-        if counted is not None:
-            frame = counted.apply(frame.with_row_index(_ROW))
-        self._plan = frame
-        self.schema = Schema({name: dtype for name, dtype in frame.collect_schema().items() if name != _ROW})
+        self.asks = asked(schema, self._planned(steps, needed)).columns or tuple(schema)
+        self._plan = self._planned(steps, needed)(register_io_source(self._feed, schema=schema))
+
+    def _planned(self, steps: Sequence[Step], needed: Sequence[str]) -> Callable[[pl.LazyFrame], pl.LazyFrame]:
+        def plan(frame: pl.LazyFrame) -> pl.LazyFrame:
+            frame = fold(frame, steps)
+            if self.counted is None:
+                return frame.select(needed)
+            return self.counted.apply(frame.with_row_index(_ROW)).select(*needed, _ROW)
+
+        return plan
 
     def __call__(self, batch: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series | None]:
         """Run the steps over a batch; where rows may be gone, with the positions of those that are left.
@@ -57,10 +68,10 @@ class Segment:
         return result.drop(_ROW), result.get_column(_ROW)
 
     def _stopped(self, batch: pl.DataFrame, error: pl.exceptions.PolarsError) -> TransformError:
-        """Find the step by running them one at a time."""
-        for step in self._steps:
+        """Find the step by running more and more of them."""
+        for upto, step in enumerate(self._steps, start=1):
             try:
-                batch = step.apply(batch.lazy()).collect()
+                fold(batch.lazy(), self._steps[:upto]).collect()
             except pl.exceptions.PolarsError as found:
                 return stopped(found, step)
         return stopped(error)
@@ -80,7 +91,7 @@ class Plan:
         sides: the other sources, by name, for joins.
         pushdown: what the plan asks of the spine.
         segments: row-local steps, run batch by batch.
-        tail: steps that need the whole set.
+        tail: steps that need the whole set; `tail_schema`: the columns before them.
         output: columns and dtypes about to be published.
         read_contract: what must hold for rows as read; `contract`: for rows about to be published.
         skipped: steps left out because they did not fit and ``on_transform_error: skip`` is set, in words.
@@ -92,15 +103,11 @@ class Plan:
     pushdown: Pushdown
     segments: tuple[Segment, ...]
     tail: tuple[Step, ...]
+    tail_schema: Schema
     output: Schema
     read_contract: Contract
     contract: Contract
     skipped: tuple[str, ...] = ()
-
-    @property
-    def head_schema(self) -> Schema:
-        """Columns after the row-local steps."""
-        return self.segments[-1].schema if self.segments else self.read_contract.columns
 
     def over(self, frame: pl.LazyFrame) -> pl.LazyFrame:
         """The whole plan over any frame of the spine's columns: what `plan` explains and `preview` shows."""
@@ -110,10 +117,17 @@ class Plan:
     def counted_tail(self, frame: pl.LazyFrame, counts: Sequence[Counter]) -> pl.LazyFrame:
         """The tail over `frame`, with a counter before each step and behind the last."""
         sides = {name: extract.frame for name, extract in self.sides.items()}
-        frame = counts[0].watching(frame)
-        for step, counter in zip(self.tail, counts[1:], strict=True):
-            frame = counter.watching(step.apply(frame, sides))
-        return frame.select(list(self.output))
+        return counted_steps(frame, self.tail, sides, counts).select(list(self.output))
+
+
+def counted_steps(
+    frame: pl.LazyFrame, steps: Sequence[Step], sides: Mapping[str, pl.LazyFrame], counts: Sequence[Counter]
+) -> pl.LazyFrame:
+    """Steps over `frame`, with a counter before each and behind the last."""
+    frame = counts[0].watching(frame)
+    for step, counter in zip(steps, counts[1:], strict=True):
+        frame = counter.watching(step.apply(frame, sides))
+    return frame
 
 
 class Counter:
@@ -128,10 +142,9 @@ class Counter:
         return frame.map_batches(
             self._count,
             predicate_pushdown=False,
-            projection_pushdown=False,
+            projection_pushdown=True,
             slice_pushdown=False,
             streamable=True,
-            schema=frame.collect_schema(),
         )
 
     def _count(self, batch: pl.DataFrame) -> pl.DataFrame:
@@ -175,22 +188,51 @@ def make(
     """
     empty = {name: pl.LazyFrame(schema=extract.schema) for name, extract in sides.items()}
     output = _delivered(spine, fold(pl.LazyFrame(schema=spine.schema), steps, empty).collect_schema())
-    pushdown = _asked(spine, steps, empty, output, _columns_of(read_contract(spine.schema)))
-    names = pushdown.columns or tuple(spine.schema)
-    read = Schema({name: spine.schema[name] for name in names})
     head, tail = split(steps)
+    tail_schema = fold(pl.LazyFrame(schema=spine.schema), head).collect_schema()
+    needed = tuple(output)
+    if tail:
+        counters = [Counter() for _ in range(len(tail) + 1)]
+        needed = asked(tail_schema, lambda f: counted_steps(f, tail, empty, counters).select(needed)).columns or needed
+    segments = _segments(spine.schema, head, needed)
+    pushdown = asked(spine.schema, lambda frame: fold(frame, steps, empty).select(list(output)))
+    read = _read(spine.schema, segments[0].asks if segments else needed, pushdown, read_contract(spine.schema))
     return Plan(
         spine=spine,
         sides=sides,
         steps=tuple(steps),
-        pushdown=pushdown,
-        segments=_segments(read, head),
+        pushdown=replace(pushdown, columns=tuple(read)),
+        segments=segments,
         tail=tuple(tail),
+        tail_schema=tail_schema,
         output=output,
         read_contract=read_contract(read),
         contract=contract(output),
         skipped=skipped,
     )
+
+
+def asked(schema: Schema, plan: Callable[[pl.LazyFrame], pl.LazyFrame]) -> Pushdown:
+    """Run `plan` over no rows of `schema`, and see what Polars asks of its source."""
+    found: list[Pushdown] = []
+
+    def scan(
+        columns: list[str] | None, predicate: pl.Expr | None, limit: int | None, _rows: int | None
+    ) -> Iterator[pl.DataFrame]:
+        found.append(Pushdown(None if columns is None else tuple(columns), predicate, limit))
+        yield _pushed(pl.DataFrame(schema=schema), columns, None, None)
+
+    plan(register_io_source(scan, schema=schema)).collect()
+    if len(found) != 1:  # a step that uses its input twice: everything, once
+        return Pushdown()
+    return found[0]
+
+
+def _read(schema: Schema, needed: Sequence[str], pushdown: Pushdown, contract: Contract) -> Schema:
+    """The columns to read: those that steps, rules and the filter need, and at least one to count rows by."""
+    filtered_by = pushdown.predicate.meta.root_names() if pushdown.predicate is not None else []
+    wanted = {*needed, *filtered_by, *_columns_of(contract)} or {next(iter(schema))}
+    return Schema({name: dtype for name, dtype in schema.items() if name in wanted})
 
 
 def _delivered(spine: Extract, planned: Schema) -> Schema:
@@ -201,29 +243,6 @@ def _delivered(spine: Extract, planned: Schema) -> Schema:
     return Schema({name: planned[name] for name in (*spine.delivers, *new) if name in planned})
 
 
-def _asked(
-    spine: Extract, steps: Sequence[Step], sides: Mapping[str, pl.LazyFrame], output: Schema, ruled: set[str]
-) -> Pushdown:
-    """Run the plan over no rows, and see what Polars asks of the source."""
-    asked: list[Pushdown] = []
-
-    def scan(
-        columns: list[str] | None, predicate: pl.Expr | None, limit: int | None, _rows: int | None
-    ) -> Iterator[pl.DataFrame]:
-        asked.append(Pushdown(None if columns is None else tuple(columns), predicate, limit))
-        yield _pushed(pl.DataFrame(schema=spine.schema), columns, None, None)
-
-    fold(register_io_source(scan, schema=spine.schema), steps, sides).select(list(output)).collect()
-    if len(asked) != 1:  # a step that uses its input twice: read everything, once
-        return Pushdown()
-    (found,) = asked
-    if found.columns is None:
-        return found
-    filtered_by = found.predicate.meta.root_names() if found.predicate is not None else []
-    needed = {*found.columns, *ruled, *filtered_by} or {next(iter(spine.schema))}
-    return Pushdown(tuple(name for name in spine.schema if name in needed), found.predicate, found.limit)
-
-
 def _columns_of(contract: Contract) -> set[str]:
     named = {check.field for check in contract.row_checks if check.field}
     for check in contract.row_checks:
@@ -232,16 +251,21 @@ def _columns_of(contract: Contract) -> set[str]:
     return named | {name for rule in contract.set_rules for name in rule.fields}
 
 
-def _segments(schema: Schema, head: Sequence[Step]) -> tuple[Segment, ...]:
-    """Cut the row-local steps after every one that takes rows away."""
-    segments: list[Segment] = []
+def _segments(schema: Schema, head: Sequence[Step], needed: Sequence[str]) -> tuple[Segment, ...]:
+    """Cut the row-local steps after every one that takes rows away; each hands on what the next ones need."""
+    groups: list[tuple[Schema, list[Step], Step | None]] = []
     waiting: list[Step] = []
     for step in (*head, None):
         if step is not None and step.transform.removes == "nothing":
             waiting.append(step)
         elif step is not None or waiting:
-            segments.append(Segment(segments[-1].schema if segments else schema, waiting, step))
+            groups.append((schema, waiting, step))
+            schema = fold(pl.LazyFrame(schema=schema), [*waiting, *([step] if step else [])]).collect_schema()
             waiting = []
+    segments: list[Segment] = []
+    for before, steps, counted in reversed(groups):
+        segments.insert(0, Segment(before, steps, counted, needed))
+        needed = segments[0].asks
     return tuple(segments)
 
 

@@ -26,6 +26,7 @@ from flows._pass import Pass, Passed, read_rows_of
 from flows._plan import Plan
 from flows._quarantine import Quarantine
 from flows._report import Reporter, Silent
+from flows.sources import _snapshots
 from flows.sources._base import Extract
 from flows.targets._base import Chamber, Violation
 from transforms._errors import LockgateError, TransformError
@@ -185,20 +186,14 @@ def validate(run: Run, plan: Plan) -> Chamber:
         except BaseException:
             chamber.discard()
             raise
+        finally:
+            _snapshots.release()
         facts["rows"] = run.record.staged
     return chamber
 
 
 def _passed(run: Run, plan: Plan, chamber: Chamber) -> Passed:
-    spool = None
-    if not plan.tail and any(
-        rule.blames_rows and rule.on_violation == "quarantine" for rule in plan.contract.set_rules
-    ):
-        spool = run.folder / "read"
-        spool.mkdir(exist_ok=True)
-        for left in spool.iterdir():
-            left.unlink()
-    passed = Pass(plan, chamber.stage, run.quarantine, spool=spool, progress=run.reporter.rows).run()
+    passed = Pass(plan, chamber.stage, run.quarantine, progress=run.reporter.rows).run()
     run.record.rows.read = passed.read
     run.record.rows.quarantined = run.quarantine.rows
     run.record.steps = passed.steps
@@ -239,12 +234,11 @@ def _quarantine(run: Run, plan: Plan, chamber: Chamber, violation: Violation) ->
     taken = chamber.take(violation)
     run.record.staged -= taken.values.len()
     reasons = [violation.rule.label]
-    spool = run.folder / "read"
-    found = list(read_rows_of(plan, spool, taken.keys)) if spool.exists() else []
+    found = [] if plan.tail else list(read_rows_of(plan, taken.keys))
     if sum(rows.height for rows, _positions in found) == taken.values.len():
         for rows, positions in found:
             run.quarantine.add(rows, positions, pl.Series([reasons] * rows.height))
-    else:  # merged by a step, or written in a form that does not compare: keep what was staged
+    else:  # merged by a step, or not to be found as it was: keep what was staged
         run.quarantine.add_texts(taken.values, pl.Series([reasons] * taken.values.len()))
     run.record.rows.quarantined = run.quarantine.rows
 

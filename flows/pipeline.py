@@ -20,6 +20,7 @@ from flows._retry import Policy, retried
 from flows._secrets import redact
 from flows._stages import REFUSALS, Extracts, Run
 from flows._workspace import workspace
+from flows.sources import _snapshots
 from flows.targets._base import Chamber
 from transforms._errors import LockgateError
 
@@ -47,7 +48,7 @@ def run(pipeline: Pipeline, *, stages: Stages | None = None, reporter: Reporter 
 
 def resume(pipeline: Pipeline, record: RunRecord, *, stages: Stages, reporter: Reporter | None = None) -> RunRecord:
     """Run a pipeline under a record that was opened before."""
-    with workspace(record.run_id) as folder:
+    with workspace(record.run_id) as folder, _snapshots.shared():
         this = Run.begin(pipeline, record, folder, reporter)
         try:
             _hold_runnable(this)

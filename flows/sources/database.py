@@ -1,7 +1,7 @@
 """Rows of a PostgreSQL table or query, streamed over ADBC.
 
-Only the columns, rows and number of rows that the plan needs are asked for, in one statement,
-so that the whole read sees one snapshot of the database.
+Only the columns, rows and number of rows that the plan needs are asked for, in one statement. All
+sources of a run that read one database see the same snapshot of it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from flows._postgres import (
 )
 from flows._secrets import Secret
 from flows._types import FIRST_DAY, FIRST_MICROSECOND, MORE_DECIMALS, PgType, Reading, reading
+from flows.sources import _snapshots
 from flows.sources._base import Extract, Pushdown, Source, source
 from flows.sources._parameters import bound
 from flows.sources._pushdown import to_sql
@@ -95,12 +96,16 @@ class Database(Source):
         """
         side = self._side(name)
         query = self._query(side)
-        with closing(self._connect(name, side)) as connection, side.mapped():
+        snapshot = _snapshots.of(self.connection_string, side)
+        with closing(self._connect(name, side)) as connection, side.mapped(), connection.transaction():
+            if snapshot is not None:
+                execute(connection, _snapshots.VIEW)
+                execute(connection, _snapshots.taking(snapshot.identifier))
             columns = columns_of(connection, query)
             _require_distinct(columns, side)
             columns = [_with_scale(connection, query, column) for column in columns]
             exact_text = text_equality_is_exact(connection)
-        return _Scan(self, name, query, columns, exact_text).extract()
+        return _Scan(self, name, query, columns, exact_text=exact_text, snapshot=snapshot).extract()
 
     def check(self) -> None:
         """Reach the server and plan the query.
@@ -129,13 +134,23 @@ class Database(Source):
 class _Scan:
     """One opened source: SQL for a pushdown, and the rows it gives."""
 
-    def __init__(self, options: Database, name: str, query: str, columns: list[Column], exact_text: bool) -> None:
+    def __init__(
+        self,
+        options: Database,
+        name: str,
+        query: str,
+        columns: list[Column],
+        *,
+        exact_text: bool,
+        snapshot: _snapshots.Snapshot | None,
+    ) -> None:
         self.options = options
         self.name = name
         self.query = query
         self.types: Mapping[str, PgType] = {column.name: column.pg for column in columns}
         self.readings: Mapping[str, Reading] = {column.name: reading(column.pg) for column in columns}
         self.exact_text = exact_text
+        self.snapshot = snapshot
         self.side = options._side(name)  # noqa: SLF001 - the two classes are one thing
 
     def extract(self) -> Extract:
@@ -178,6 +193,9 @@ class _Scan:
             cursor = opened.enter_context(closing(connection.cursor()))
             batch_bytes = {StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(self.options.batch_bytes)}
             cursor.adbc_statement.set_options(**batch_bytes)
+            if self.snapshot is not None:
+                cursor.execute(_snapshots.VIEW)
+                cursor.execute(_snapshots.taking(self.snapshot.identifier))
             cursor.execute(self.sql(pushdown))
             reader = cursor._results.reader  # noqa: SLF001 - fetch_record_batch() unwraps it, and loses SQLSTATEs
             for batch in opened.enter_context(closing(reader)):
