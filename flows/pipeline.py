@@ -86,6 +86,7 @@ def _leave_record(this: Run, error: BaseException) -> None:
         record.error = {"type": kind, "message": said}
     record.error["message"] = redact(record.error["message"])
     refused = record.status == "refused"
+    record.rows.written = record.rows.unchanged = 0
     if not refused:
         record.rows.quarantined = 0
     with suppress(LockgateError):  # the target is what failed; the error that is raised says so

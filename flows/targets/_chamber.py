@@ -8,40 +8,37 @@ left behind are dropped by the next one that holds the lock.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 import psycopg
 
-from flows._errors import RefusedError
 from flows._ledger import Rows, RunRecord
-from flows._postgres import Connection, Foreign, connect, execute, literal, quote, uri
+from flows._postgres import Foreign, execute, literal, quote, uri
 from flows._quarantine import Quarantine
-from flows.targets import _publish, _system
+from flows.targets import _guards, _publish, _session, _system
 from flows.targets._base import Chamber, Published, Taken, Violation
-from flows.targets._catalog import PLACE, Index, TableInfo, describe
+from flows.targets._catalog import PLACE, Index
 from flows.targets._publish import Staged
+from flows.targets._table import PostgresTable
 from flows.targets._writers import CopyWriter, IngestWriter, Writer
 from transforms._words import counted
 from validations._contract import SetRule
-
-if TYPE_CHECKING:
-    from flows.targets.database import Database
 
 
 class PostgresChamber(Chamber):
     """A staging table, the connection that fills it, and the way it will be published."""
 
-    def __init__(self, options: Database, record: RunRecord, schema: pl.Schema) -> None:
-        self.options = options
-        self.side = options.side
+    def __init__(self, table: PostgresTable, record: RunRecord, schema: pl.Schema) -> None:
+        self.table = table
+        self.options = table.options
+        self.side = table.side
         self.schema = schema
         self._run_id = record.run_id
-        self._application = f"lockgate {record.pipeline} {record.run_id}"
-        self._connection = self._connected()
+        self._purpose = f"{record.pipeline} {record.run_id}"
+        self._connection = _session.opened(table, self._purpose)
         try:
             with self.side.mapped():
                 self._prepare()
@@ -53,10 +50,10 @@ class PostgresChamber(Chamber):
 
     def _prepare(self) -> None:
         _system.prepare(self._connection)
-        table = describe(self._connection, self.options.table_parts)
-        self._drop_leftovers(table)
-        self.layout = self.options.layout(self.schema, table)
-        self.staged = Staged(f"{_prefix(table)}{self._run_id}", 0)
+        table = self.table.describe(self._connection)
+        _session.drop_leftovers(self._connection, table)
+        self.layout = self.table.layout(self.schema, table)
+        self.staged = Staged(_session.staging_name(table, self._run_id), 0)
         self._touched = False
         self._unique: set[frozenset[str]] = set()
         self._transaction = ExitStack()
@@ -157,16 +154,13 @@ class PostgresChamber(Chamber):
     def publish(self, record: RunRecord, quarantine: Quarantine) -> Published:
         """Publish in one transaction; after a lost connection, on a new one."""
         if self._connection.closed or self._connection.broken:
-            self._connection = self._connected()
+            self._connection = _session.opened(self.table, self._purpose)
         with self.side.mapped(), self._connection.transaction():
             earlier = _system.find(self._connection, record.run_id)
             if earlier is not None:
                 return _recall(record, earlier)
             execute(self._connection, f"SET LOCAL lock_timeout = '{self.options.lock_timeout_seconds}s'")
-            self._refuse_missing_keys()
-            self._refuse_duplicate_keys()
-            self._refuse_empty()
-            self._confirm_unchanged()
+            self._guard()
             _system.write_quarantine(self._connection, record, quarantine)
             published = self._published()
             _settle(record, published)
@@ -204,52 +198,21 @@ class PostgresChamber(Chamber):
         if table.comment is not None:
             execute(self._connection, f"COMMENT ON TABLE {table.quoted} IS {literal(table.comment)}")
 
-    def _refuse_duplicate_keys(self) -> None:
-        key = self._failed_indexes[0].columns if self._failed_indexes else self._repeated_key()
-        if key:
-            raise self.side.error(
-                "constraint",
-                f"several rows share a key ({', '.join(map(repr, key))}). Add a 'unique' rule to quality_rules so "
-                "that they go to quarantine, or a 'deduplicate' step that picks one.",
-            )
-
-    def _repeated_key(self) -> tuple[str, ...]:
-        """A merge would take one of several rows with the same key, and nobody could say which."""
+    def _guard(self) -> None:
+        """Refuse what must not be published."""
+        self._confirm_unchanged()
+        if self._failed_indexes:
+            raise _guards.shared_key(self._failed_indexes[0].columns, self.side)
         key = self.layout.key
-        if self.options.mode != "upsert" or frozenset(key) in self._unique:
-            return ()
-        names = ", ".join(map(quote, key))
-        repeated = f"SELECT FROM {self.staged.quoted} GROUP BY {names} HAVING count(*) > 1 LIMIT 1"
-        return key if execute(self._connection, repeated).fetchone() is not None else ()
-
-    def _refuse_missing_keys(self) -> None:
-        """A row without a key would be inserted again by every run."""
-        if self.options.mode != "upsert":
-            return
-        missing = " OR ".join(f"{quote(name)} IS NULL" for name in self.layout.key)
-        if (
-            execute(self._connection, f"SELECT FROM {self.staged.quoted} WHERE {missing} LIMIT 1").fetchone()
-            is not None
-        ):
-            names = ", ".join(map(repr, self.layout.key))
-            raise self.side.error(
-                "constraint",
-                f"a row has no key ({names} is null). Add a 'not_null' rule to quality_rules so that such rows go "
-                "to quarantine.",
-            )
-
-    def _refuse_empty(self) -> None:
-        if self.staged.rows or self.options.mode != "overwrite" or self.options.allow_empty:
-            return
-        raise RefusedError(
-            f"{self.side.label}: the load is empty, and overwriting with it would leave no rows. "
-            "Set target.allow_empty: true if that is meant.",
-            guard="allow_empty",
-            observed=0,
-        )
+        if self.options.mode == "upsert":
+            _guards.refuse_missing_keys(self._connection, self.staged, key, self.side)
+            if frozenset(key) not in self._unique:
+                _guards.refuse_repeated_keys(self._connection, self.staged, key, self.side)
+        if self.options.mode == "overwrite" and not self.options.allow_empty:
+            _guards.refuse_empty(self.staged, self.side)
 
     def _confirm_unchanged(self) -> None:
-        table = describe(self._connection, self.options.table_parts)
+        table = self.table.describe(self._connection)
         if (table.oid, table.columns) != (self.layout.table.oid, self.layout.table.columns):
             raise self.side.error("busy", "the table was changed while the run was under way. Run again.")
         if self.layout.swaps and table != self.layout.table:
@@ -265,50 +228,6 @@ class PostgresChamber(Chamber):
                 self._connection.rollback()
                 execute(self._connection, f"DROP TABLE IF EXISTS {self.staged.quoted}")
         self._connection.close()
-
-    # --- connection, lock, leftovers ---
-
-    def _connected(self) -> Connection:
-        connection = connect(self.options.connection_string, application=self._application, side=self.side)
-        try:
-            with self.side.mapped():
-                self._lock(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _lock(self, connection: Connection) -> None:
-        table = describe(connection, self.options.table_parts)
-        key = f"hashtextextended({literal(f'lockgate: {table.schema}.{table.name}')}, 0)"
-        row = execute(connection, f"SELECT pg_try_advisory_lock({key})").fetchone()
-        if row and row[0]:
-            return
-        holder = execute(
-            connection,
-            f"WITH k AS (SELECT {key} AS key) "
-            "SELECT a.application_name FROM k, pg_locks l JOIN pg_stat_activity a USING (pid) "
-            "WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 "
-            "AND ((l.classid::bigint << 32) | l.objid::bigint) = k.key AND l.database = "
-            "(SELECT oid FROM pg_database WHERE datname = current_database())",
-        ).fetchone()
-        who = f"{holder[0]!r}" if holder and holder[0] else "another session"
-        raise self.side.error("busy", f"another run is loading it ({who}). Run again when that one is done.")
-
-    def _drop_leftovers(self, table: TableInfo) -> None:
-        """Drop staging tables of this target: whoever made them is dead, for we hold the lock."""
-        names = execute(
-            self._connection,
-            "SELECT tablename FROM pg_tables WHERE schemaname = %s AND starts_with(tablename, %s)",
-            (_system.SCHEMA, _prefix(table)),
-        ).fetchall()
-        for (name,) in names:
-            execute(self._connection, f"DROP TABLE {quote(_system.SCHEMA, name)}")
-
-
-def _prefix(table: TableInfo) -> str:
-    digest = hashlib.sha256(f"{table.schema}.{table.name}".encode()).hexdigest()[:12]
-    return f"staging_{digest}_"
 
 
 def _settle(record: RunRecord, published: Published) -> None:

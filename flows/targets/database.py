@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import polars as pl
 from pydantic import Field, field_validator
 
 from flows._ledger import RunRecord
-from flows._postgres import Connection, Side, connect, split_name
+from flows._names import split_name
 from flows._quarantine import Quarantine
 from flows._secrets import Secret
-from flows.targets import _system
 from flows.targets._base import Chamber, Target, target
-from flows.targets._catalog import TableInfo, describe
-from flows.targets._layout import Layout, place
+
+if TYPE_CHECKING:
+    from flows.targets._table import PostgresTable
 
 Mode = Literal["append", "overwrite", "upsert"]
 _ALIASES: dict[str, Mode] = {"replace": "overwrite", "merge": "upsert"}
@@ -76,65 +75,34 @@ class Database(Target):
         """The table, as the configuration names it."""
         return self.table_name
 
-    @property
-    def side(self) -> Side:
-        """The end that errors of this target belong to."""
-        return Side("target", f"target {self.table_name}", str(self.connection_string))
-
-    def layout(self, schema: pl.Schema, table: TableInfo) -> Layout:
-        """Place the columns of `schema` in the table, or raise what does not fit."""
-        layout = place(schema, table, self.side, key=self.primary_key, overwrites=self.mode == "overwrite")
-        if self.mode == "upsert" and not layout.key:
-            raise self.side.error("missing", "upsert needs a key. Set target.primary_key, such as [customer_id].")
-        return layout
-
     def open(self, record: RunRecord, schema: pl.Schema) -> Chamber:
         """Lock the table against other runs, and open a staging table beside it."""
-        from flows.targets._chamber import PostgresChamber  # noqa: PLC0415 - pyarrow and pgpq are not for plans
+        from flows.targets._chamber import PostgresChamber  # noqa: PLC0415 - pyarrow and pgpq are for runs only
 
-        return PostgresChamber(self, record, schema)
+        return PostgresChamber(self._table, record, schema)
 
     def plan(self, schema: pl.Schema) -> list[str]:
         """Say what publishing rows of `schema` would do."""
-        with closing(self._connect("plan")) as connection, self.side.mapped():
-            table = describe(connection, self.table_parts)
-            layout = self.layout(schema, table)
-        if layout.creates:
-            return [ddl.rstrip(";") for ddl in layout.staging(table.quoted)] + [
-                index.on(table.quoted) for index in layout.indexes
-            ]
-        ways = {
-            "append": f"append to {table.quoted}",
-            "upsert": f"merge into {table.quoted} by ({', '.join(layout.key)}), equal rows are left alone",
-            "overwrite": f"swap the staged table in for {table.quoted}"
-            if layout.swaps
-            else f"rewrite {table.quoted} in place ({table.keeps or 'a column is parsed by the server'})",
-        }
-        return [ways[self.mode]]
+        return self._table.plan(schema)
 
     def check(self) -> None:
         """Reach the server and look the table up."""
-        with closing(self._connect("check")) as connection, self.side.mapped():
-            describe(connection, self.table_parts)
+        self._table.check()
 
     def record(self, record: RunRecord, quarantine: Quarantine | None) -> None:
         """Keep the record of a run that published nothing, in a transaction of its own."""
-        with closing(self._connect(record.pipeline)) as connection, self.side.mapped():
-            _system.prepare(connection)
-            with connection.transaction():
-                if quarantine is not None:
-                    _system.write_quarantine(connection, record, quarantine)
-                _system.write(connection, record)
+        self._table.record(record, quarantine)
 
     def history(self, pipeline: str, limit: int) -> list[dict[str, Any]]:
         """The newest runs of `pipeline`, newest first."""
-        with closing(self._connect(pipeline)) as connection, self.side.mapped():
-            return _system.history(connection, pipeline, limit)
+        return self._table.history(pipeline, limit)
 
     def quarantined(self, pipeline: str, run_id: str | None, limit: int) -> list[dict[str, Any]]:
         """Quarantined rows of one run."""
-        with closing(self._connect(pipeline)) as connection, self.side.mapped():
-            return _system.quarantined(connection, pipeline, run_id, limit)
+        return self._table.quarantined(pipeline, run_id, limit)
 
-    def _connect(self, purpose: str) -> Connection:
-        return connect(self.connection_string, application=f"lockgate {purpose}", side=self.side)
+    @property
+    def _table(self) -> PostgresTable:
+        from flows.targets._table import PostgresTable  # noqa: PLC0415 - commands that only list need no driver
+
+        return PostgresTable(self)

@@ -1,0 +1,65 @@
+"""What a target refuses just before it publishes, in the publishing transaction."""
+
+from __future__ import annotations
+
+from flows._errors import RefusedError
+from flows._postgres import Connection, Side, execute, quote
+from flows.targets._publish import Staged
+
+
+def refuse_empty(staged: Staged, side: Side) -> None:
+    """An overwrite with nothing would leave nothing.
+
+    Raises:
+        RefusedError: the chamber is empty.
+    """
+    if not staged.rows:
+        raise RefusedError(
+            f"{side.label}: the load is empty, and overwriting with it would leave no rows. "
+            "Set target.allow_empty: true if that is meant.",
+            guard="allow_empty",
+            observed=0,
+        )
+
+
+def refuse_missing_keys(connection: Connection, staged: Staged, key: tuple[str, ...], side: Side) -> None:
+    """A row without a key would be inserted again by every merge.
+
+    Raises:
+        LoadError: there is one.
+    """
+    missing = " OR ".join(f"{quote(name)} IS NULL" for name in key)
+    if _any(connection, f"SELECT FROM {staged.quoted} WHERE {missing}"):
+        raise side.error(
+            "constraint",
+            f"a row has no key ({_listed(key)} is null). Add a 'not_null' rule to quality_rules so that such rows "
+            "go to quarantine.",
+        )
+
+
+def refuse_repeated_keys(connection: Connection, staged: Staged, key: tuple[str, ...], side: Side) -> None:
+    """A merge would take one of several rows with the same key, and nobody could say which.
+
+    Raises:
+        LoadError: there are several.
+    """
+    names = ", ".join(map(quote, key))
+    if _any(connection, f"SELECT FROM {staged.quoted} GROUP BY {names} HAVING count(*) > 1"):
+        raise shared_key(key, side)
+
+
+def shared_key(key: tuple[str, ...], side: Side) -> Exception:
+    """The error of rows that share a key."""
+    return side.error(
+        "constraint",
+        f"several rows share a key ({_listed(key)}). Add a 'unique' rule to quality_rules so that they go to "
+        "quarantine, or a 'deduplicate' step that picks one.",
+    )
+
+
+def _any(connection: Connection, query: str) -> bool:
+    return execute(connection, f"{query} LIMIT 1").fetchone() is not None
+
+
+def _listed(key: tuple[str, ...]) -> str:
+    return ", ".join(map(repr, key))

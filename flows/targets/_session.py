@@ -1,0 +1,68 @@
+"""The one session that may load a table: a connection that holds its lock.
+
+The lock is the server's own and dies with the connection, so it never outlives a crash. What an
+earlier session left behind is nobody's, and is dropped by the next one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from flows._postgres import Connection, Side, execute, literal, quote
+from flows.targets._catalog import TableInfo
+from flows.targets._system import SCHEMA
+from flows.targets._table import PostgresTable
+
+
+def opened(table: PostgresTable, purpose: str) -> Connection:
+    """Connect, and lock the table against other runs.
+
+    Raises:
+        LoadError: the server cannot be reached, or another run holds the lock; says which.
+    """
+    connection = table.connect(purpose)
+    try:
+        with table.side.mapped():
+            _lock(connection, table.describe(connection), table.side)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _lock(connection: Connection, table: TableInfo, side: Side) -> None:
+    key = f"hashtextextended({literal(f'lockgate: {table.schema}.{table.name}')}, 0)"
+    row = execute(connection, f"SELECT pg_try_advisory_lock({key})").fetchone()
+    if row and row[0]:
+        return
+    holder = execute(
+        connection,
+        f"WITH k AS (SELECT {key} AS key) "
+        "SELECT a.application_name FROM k, pg_locks l JOIN pg_stat_activity a USING (pid) "
+        "WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 "
+        "AND ((l.classid::bigint << 32) | l.objid::bigint) = k.key "
+        "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+    ).fetchone()
+    who = repr(holder[0]) if holder and holder[0] else "another session"
+    raise side.error("busy", f"another run is loading it ({who}). Run again when that one is done.")
+
+
+def staging_name(table: TableInfo, run_id: str) -> str:
+    """The staging table of a run."""
+    return f"{_prefix(table)}{run_id}"
+
+
+def drop_leftovers(connection: Connection, table: TableInfo) -> None:
+    """Drop staging tables of this table: whoever made them is dead, for we hold the lock."""
+    names = execute(
+        connection,
+        "SELECT tablename FROM pg_tables WHERE schemaname = %s AND starts_with(tablename, %s)",
+        (SCHEMA, _prefix(table)),
+    ).fetchall()
+    for (name,) in names:
+        execute(connection, f"DROP TABLE {quote(SCHEMA, name)}")
+
+
+def _prefix(table: TableInfo) -> str:
+    digest = hashlib.sha256(f"{table.schema}.{table.name}".encode()).hexdigest()[:12]
+    return f"staging_{digest}_"

@@ -1,0 +1,91 @@
+"""The table behind a PostgreSQL target: what can be asked of it without loading anything."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from flows._ledger import RunRecord
+from flows._postgres import Connection, Side, connect
+from flows._quarantine import Quarantine
+from flows.targets import _system
+from flows.targets._catalog import TableInfo, describe
+from flows.targets._layout import Layout, place
+
+if TYPE_CHECKING:
+    from flows.targets.database import Database
+
+
+class PostgresTable:
+    """The table that a target's options name.
+
+    Attributes:
+        side: the end that its errors belong to.
+    """
+
+    def __init__(self, options: Database) -> None:
+        self.options = options
+        self.side = Side("target", f"target {options.label}", str(options.connection_string))
+
+    def connect(self, purpose: str) -> Connection:
+        """Open a connection that the server's administrator knows by `purpose`."""
+        return connect(self.options.connection_string, application=f"lockgate {purpose}", side=self.side)
+
+    def describe(self, connection: Connection) -> TableInfo:
+        """What the catalogue says about it."""
+        return describe(connection, self.options.table_parts)
+
+    def layout(self, schema: pl.Schema, table: TableInfo) -> Layout:
+        """Place the columns of `schema` in it.
+
+        Raises:
+            LoadError: a column does not fit, or an upsert has no key.
+        """
+        mode = self.options.mode
+        layout = place(schema, table, self.side, key=self.options.primary_key, overwrites=mode == "overwrite")
+        if mode == "upsert" and not layout.key:
+            raise self.side.error("missing", "upsert needs a key. Set target.primary_key, such as [customer_id].")
+        return layout
+
+    def plan(self, schema: pl.Schema) -> list[str]:
+        """What publishing rows of `schema` would do."""
+        with closing(self.connect("plan")) as connection, self.side.mapped():
+            table = self.describe(connection)
+            layout = self.layout(schema, table)
+        if layout.creates:
+            return [*layout.staging(table.quoted), *(index.on(table.quoted) for index in layout.indexes)]
+        keeps = table.keeps or "a column is parsed by the server"
+        swaps, rewrites = f"swap the staged table in for {table.quoted}", f"rewrite {table.quoted} in place ({keeps})"
+        return [
+            {
+                "append": f"append to {table.quoted}",
+                "upsert": f"merge into {table.quoted} by ({', '.join(layout.key)}), equal rows are left alone",
+                "overwrite": swaps if layout.swaps else rewrites,
+            }[self.options.mode]
+        ]
+
+    def check(self) -> None:
+        """Reach the server and look the table up."""
+        with closing(self.connect("check")) as connection, self.side.mapped():
+            self.describe(connection)
+
+    def record(self, record: RunRecord, quarantine: Quarantine | None) -> None:
+        """Keep the record of a run that published nothing, in a transaction of its own."""
+        with closing(self.connect(record.pipeline)) as connection, self.side.mapped():
+            _system.prepare(connection)
+            with connection.transaction():
+                if quarantine is not None:
+                    _system.write_quarantine(connection, record, quarantine)
+                _system.write(connection, record)
+
+    def history(self, pipeline: str, limit: int) -> list[dict[str, Any]]:
+        """The newest runs of `pipeline`, newest first."""
+        with closing(self.connect(pipeline)) as connection, self.side.mapped():
+            return _system.history(connection, pipeline, limit)
+
+    def quarantined(self, pipeline: str, run_id: str | None, limit: int) -> list[dict[str, Any]]:
+        """Quarantined rows of one run."""
+        with closing(self.connect(pipeline)) as connection, self.side.mapped():
+            return _system.quarantined(connection, pipeline, run_id, limit)
