@@ -11,13 +11,14 @@ PYTHONS ?= python3.11 python3.12 python3.13 python3
 STALE := $(shell test ! -e $(VENV)/installing && grep -qF '$(CURDIR)/$(VENV)' $(VENV)/bin/activate 2>/dev/null \
 	&& $(PY) -c 'import pip' 2>/dev/null || echo always)
 
-.PHONY: help run test bench up down clean always
+.PHONY: help run test bench docs up down clean always
 .NOTPARALLEL:
 
 help:
 	@echo 'make run      run the example pipeline, customer_etl, on a demo database'
 	@echo 'make test     ruff, mypy, import contracts and all tests'
 	@echo 'make bench    what a run costs, beside peers and limits measured in the same run'
+	@echo 'make docs     the pages of docs/reference, from the code'
 	@echo 'make up       a local Prefect server with its UI, in the background'
 	@echo 'make down     stop the servers that make started'
 	@echo 'make clean    remove all that make made: servers, demo databases, $(VENV), caches'
@@ -34,6 +35,9 @@ test: $(VENV)/test
 
 bench: $(VENV)/run
 	@$(PY) -m benchmarks </dev/null
+
+docs: $(VENV)/run
+	@$(PY) -m docs
 
 up: $(VENV)/run
 	@$(PY) -m flows._server up </dev/null
