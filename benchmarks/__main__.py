@@ -13,9 +13,9 @@ BENCHMARKS = ("start", "batch", "memory", "prefect")
 def main(names: list[str]) -> None:
     unknown = set(names) - set(BENCHMARKS)
     if unknown:
-        sys.exit(f"{sorted(unknown)[0]!r} is not a benchmark. Known: {', '.join(BENCHMARKS)}.")
+        sys.exit(f"{min(unknown)!r} is not a benchmark. Known: {', '.join(BENCHMARKS)}.")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    print(f"Python {platform.python_version()}, {cores} cores shared by client and server, load {os.getloadavg()[0]:.1f}")
+    print(f"Python {platform.python_version()}, {cores} cores for client and server, load {os.getloadavg()[0]:.1f}")
     for name in names or BENCHMARKS:
         importlib.import_module(f"benchmarks.{name}").main()
 

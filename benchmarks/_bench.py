@@ -88,4 +88,6 @@ def show(title: str, limit: Cost, ours: Cost, goal: float) -> None:
     """Print one ratio beside its goal."""
     ratio = ours.seconds / limit.seconds
     verdict = "ok" if ratio <= goal else "MISSED"
-    print(f"{title:58} {limit.seconds:7.2f} s {ours.seconds:7.2f} s {ratio:6.2f}x  (goal {goal}x) {verdict}", flush=True)
+    print(
+        f"{title:58} {limit.seconds:7.2f} s {ours.seconds:7.2f} s {ratio:6.2f}x  (goal {goal}x) {verdict}", flush=True
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 
 from flows import _demo
-from flows._embedded import Server, _programs
+from flows._embedded import Server, program
 
 COLUMNS = "customer_id, name, email, country, segment, created_at, credit_limit, updated_at"
 SELECT = f"SELECT {COLUMNS}, current_date - created_at AS customer_lifetime_days FROM customers WHERE status = 'active'"
@@ -62,7 +62,7 @@ def config(uri: str, table: str, mode: str) -> str:
 
 def psql(uri: str) -> str:
     """The psql beside the server, connected."""
-    return f"'{_programs() / 'psql'}' -X -q -v ON_ERROR_STOP=1 '{uri}'"
+    return f"'{program('psql')}' -X -q -v ON_ERROR_STOP=1 '{uri}'"
 
 
 def copy_overwrite(uri: str) -> str:
@@ -81,4 +81,5 @@ def insert_on_conflict(uri: str, table: str) -> str:
     """The limit of an upsert: one statement inside the database."""
     names = [name.split()[0] for name in TABLE.replace("\n", " ").split(", ")]
     changes = ", ".join(f"{name} = excluded.{name}" for name in (n.strip() for n in names) if name != "customer_id")
-    return f"{psql(uri)} -c \"INSERT INTO {table} {SELECT} ON CONFLICT (customer_id) DO UPDATE SET {changes}\""
+    statement = f"INSERT INTO {table} {SELECT} ON CONFLICT (customer_id) DO UPDATE SET {changes}"
+    return f'{psql(uri)} -c "{statement}"'

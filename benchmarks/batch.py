@@ -28,9 +28,7 @@ def main() -> None:
 
 def _run(config: Path, uri: str) -> Cost:
     settle(uri)
-    return process(
-        sys.executable, "-m", "flows", "run", "customers", "--no-prefect", "--json", "--config", str(config)
-    )
+    return process(sys.executable, "-m", "flows", "run", "customers", "--no-prefect", "--json", "--config", str(config))
 
 
 def _overwrite(uri: str, rows: int, folder: Path) -> None:

@@ -80,7 +80,7 @@ def _to_places(
     if decimals:
         raise FormulaError(
             f"{text(part)!r}: PostgreSQL rounds to decimals only what is numeric. "
-            f"Write {part.key}({text(part.this)}::numeric, {text(decimals)})."
+            f"Write {part.key}(({text(part.this)})::numeric, {text(decimals)})."
         )
     value = scope.of(part.this, "real")
     return Value(double(value.expr), value.dtype)

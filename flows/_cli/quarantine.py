@@ -30,7 +30,7 @@ def command() -> None:
 def list_rows(asked: Asked, name: str, run_id: str | None, limit: int) -> int:
     """List the runs with quarantined rows, and the rows of one.
 
-    NAME is the pipeline. They are kept as they were read, until they are discarded.
+    NAME is the pipeline. They are kept as they were read.
     """
     target = asked.pipeline(name).target
     runs = [_summary(run) for run in target.history(name, _RUNS) if run["rows"]["quarantined"]]

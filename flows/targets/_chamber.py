@@ -54,7 +54,8 @@ class PostgresChamber(Chamber):
         _session.drop_leftovers(self._connection, table)
         self.layout = self.table.layout(self.schema, table)
         self.staged = Staged(_session.staging_name(table, self._run_id), 0)
-        self._touched = False
+        self._must_stay = False
+        self._taken_by: int | None = None
         self._unique: set[frozenset[str]] = set()
         self._transaction = ExitStack()
         self._transaction.enter_context(self._connection.transaction())
@@ -139,7 +140,7 @@ class PostgresChamber(Chamber):
                 f"RETURNING to_jsonb(t)::text, {fields}",
             ).fetchall()
             self._failed_indexes = self._build(self._failed_indexes)
-        self._touched = True
+            self._taken_by = _publish.transaction_id(self._connection)
         self.staged = Staged(self.staged.name, self.staged.rows - len(rows))
         keys = pl.DataFrame(
             [row[1:] for row in rows],
@@ -185,9 +186,10 @@ class PostgresChamber(Chamber):
         return published
 
     def _swapped(self) -> Published | None:
-        # Rows deleted from the chamber would come back for readers with an old snapshot: rewrite then.
-        if not self.layout.swaps or self._touched:
+        if not self.layout.swaps or self._must_stay:
             return None
+        if self._taken_by is not None and _publish.older_snapshots(self._connection, self._taken_by):
+            return None  # for such a reader the rows that were taken out would still be there
         return _publish.swap(self._connection, self.layout, self.staged)
 
     def _dress(self) -> None:
@@ -216,7 +218,7 @@ class PostgresChamber(Chamber):
         if (table.oid, table.columns) != (self.layout.table.oid, self.layout.table.columns):
             raise self.side.error("busy", "the table was changed while the run was under way. Run again.")
         if self.layout.swaps and table != self.layout.table:
-            self._touched = True  # something new hangs on it: rewrite it in place
+            self._must_stay = True  # something new hangs on it: rewrite it in place
 
     def discard(self) -> None:
         """Roll back, drop the staging table, and let go of the lock with the connection."""

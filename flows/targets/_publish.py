@@ -78,6 +78,23 @@ def swap(connection: Connection, layout: Layout, staged: Staged) -> Published | 
     return Published(staged.rows, deleted=deleted[0] if deleted else 0, how="swapped in")
 
 
+def transaction_id(connection: Connection) -> int:
+    """The number of the transaction that is under way."""
+    row = execute(connection, "SELECT pg_current_xact_id()::text::bigint").fetchone()
+    return int(row[0]) if row else 0
+
+
+def older_snapshots(connection: Connection, transaction: int) -> bool:
+    """Whether anybody in this database may still see it as it was before `transaction` committed."""
+    row = execute(
+        connection,
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+        "AND age(backend_xmin) >= age(%s::text::xid))",
+        (transaction % 2**32,),
+    ).fetchone()
+    return bool(row and row[0])
+
+
 def _become(connection: Connection, layout: Layout, staged: Staged) -> None:
     table = layout.table
     execute(connection, f"ALTER TABLE {staged.quoted} SET SCHEMA {quote(table.schema)}")

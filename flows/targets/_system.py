@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS lockgate.quarantine (
     number bigint NOT NULL,
     row bigint,
     stage text NOT NULL,
-    "values" jsonb NOT NULL,
+    "values" json NOT NULL,
     reasons text[] NOT NULL,
     PRIMARY KEY (run_id, number)
 );
@@ -87,9 +87,7 @@ def write_quarantine(connection: Connection, record: RunRecord, quarantine: Quar
     ):
         for frame in quarantine:
             for row, stage, values, reasons in frame.iter_rows():
-                # jsonb holds no NUL; its escaped form stands for it as text
-                kept = values.replace("\\u0000", "\\\\u0000")
-                copy.write_row((record.run_id, record.pipeline, number, row, stage, kept, reasons))
+                copy.write_row((record.run_id, record.pipeline, number, row, stage, values, reasons))
                 number += 1
 
 

@@ -57,7 +57,8 @@ class PostgresTable:
         if layout.creates:
             return [*layout.staging(table.quoted), *(index.on(table.quoted) for index in layout.indexes)]
         keeps = table.keeps or "a column is parsed by the server"
-        swaps, rewrites = f"swap the staged table in for {table.quoted}", f"rewrite {table.quoted} in place ({keeps})"
+        swaps = f"swap the staged table in for {table.quoted}, or rewrite it in place while readers keep it busy"
+        rewrites = f"rewrite {table.quoted} in place ({keeps})"
         return [
             {
                 "append": f"append to {table.quoted}",

@@ -130,7 +130,8 @@ def test_a_value_that_cannot_be_carried(mistaken, connect):
     connect().execute("UPDATE customers SET joined = 'infinity' WHERE id = 7")
 
     assert mistaken(kind="failed") == (
-        "pipelines.yaml:6: source 'source': column 'joined' holds 'infinity' or a year after 294246, which no calculation would survive. "
+        "pipelines.yaml:6: source 'source': column 'joined' holds 'infinity' or a year after 294246, "
+        "which no calculation would survive. "
         "Read it with a query: nullif(\"joined\", 'infinity')."
     )
 

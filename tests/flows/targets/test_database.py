@@ -344,6 +344,30 @@ def test_the_chamber_finds_and_gives_up_duplicates(
     assert rows(connect()) == [(1, "n1")]
 
 
+@pytest.mark.parametrize("busy", [False, True], ids=["nobody looks", "somebody has an old view"])
+def test_a_chamber_that_gave_rows_up_is_swapped_in_when_nobody_could_see_them(
+    busy: bool, target: Make, load: Load, connect: Connect, tmp_path: Path
+) -> None:
+    load(target(write_mode="overwrite"), people(7))
+    frame, reader = people(1, 2, 2), connect()
+    set_rules = contract(frame.schema, ("unique", ("id",), {})).set_rules
+    record = RunRecord.start("test", "t", "1")
+    with target(write_mode="overwrite").open(record, frame.schema) as chamber:
+        chamber.stage(frame)
+        chamber.seal()
+        if busy:
+            reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+            reader.execute("SELECT 1")
+        chamber.take(chamber.audit(set_rules)[0])
+        record.rows.read, record.rows.quarantined, record.staged = 3, 2, 1
+
+        published = chamber.publish(record, Quarantine(tmp_path))
+
+    assert published.how == ("rewritten in place" if busy else "swapped in")
+    assert rows(reader) == ([(7, "n7")] if busy else [(1, "n1")])
+    assert rows(connect()) == [(1, "n1")]
+
+
 # --- one writer at a time, nothing left behind ---
 
 
