@@ -62,7 +62,8 @@ def config(uri: str, table: str, mode: str) -> str:
 
 def psql(uri: str) -> str:
     """The psql beside the server, connected."""
-    return f"'{program('psql')}' -X -q -v ON_ERROR_STOP=1 '{uri}'"
+    client = program("psql")
+    return f"'{client}' -X -q -v ON_ERROR_STOP=1 '{uri}'"
 
 
 def copy_overwrite(uri: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -26,6 +27,8 @@ Path(HOME.name).chmod(0o755)
 # The developer's own settings and data are hidden before any test module is imported.
 for variable in [name for name in os.environ if name.startswith(("LOCKGATE_", "PREFECT_", "PG"))]:
     del os.environ[variable]
+# Commands that are shown to people begin with "python", as in an activated environment.
+os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 os.environ |= {
     "LOCKGATE_HOME": HOME.name,
     "PREFECT_HOME": f"{HOME.name}/prefect",

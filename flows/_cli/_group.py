@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+import shlex
+import shutil
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -15,6 +18,15 @@ from transforms._words import did_you_mean
 PROGRAM = "python -m flows"
 USAGE, INTERRUPTED = 2, 130
 _EXTRA = re.compile(r"Got unexpected extra arguments? \((.*)\)")
+
+
+def runnable() -> str:
+    """`PROGRAM` as it can be typed here: with the path of this Python where ``python`` is another one."""
+    if shutil.which("python") == sys.executable:
+        return PROGRAM
+    python = Path(sys.executable)
+    here = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
+    return PROGRAM.replace("python", shlex.quote(str(here)), 1)
 
 
 class Verbs(click.Group):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from flows._cli import _endings
-from flows._cli._group import PROGRAM
+from flows._cli._group import PROGRAM, runnable
 from flows._errors import Locate
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Asked:
 
     def see(self, verb: str) -> str:
         """The command of another verb about the same configuration, to be copied."""
-        return f"{PROGRAM} {verb}{f' --config {shlex.quote(self.named)}' if self.named else ''}"
+        return f"{runnable()} {verb}{f' --config {shlex.quote(self.named)}' if self.named else ''}"
 
 
 class Verb(click.Command):
