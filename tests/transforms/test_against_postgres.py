@@ -1,7 +1,5 @@
 """Every expression here is computed by PostgreSQL and by Polars, over the same rows; values and types must agree."""
 
-# ruff: noqa: DTZ001 - timestamps without a time zone are a type under test
-
 from __future__ import annotations
 
 import math

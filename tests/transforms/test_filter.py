@@ -1,5 +1,3 @@
-# ruff: noqa: DTZ001 - timestamps without a time zone are a type under test
-
 from __future__ import annotations
 
 from collections.abc import Callable

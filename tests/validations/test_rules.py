@@ -1,6 +1,6 @@
 """Each rule, case by case: what passes, what does not, and what is refused at plan time."""
 
-# ruff: noqa: DTZ001, E501, RUF001 - moments without a zone, messages in one piece, digits of other scripts
+# ruff: noqa: E501, RUF001 - moments without a zone, messages in one piece, digits of other scripts
 
 from __future__ import annotations
 

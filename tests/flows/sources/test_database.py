@@ -1,6 +1,6 @@
 """The PostgreSQL source against a real server: what is pushed into SQL, what a query's parameters become, every type."""
 
-# ruff: noqa: DTZ001, E501 - moments without a zone, messages in one piece
+# ruff: noqa: E501 - moments without a zone, messages in one piece
 
 import datetime as dt
 import uuid

@@ -1,7 +1,5 @@
 """What every source promises, over the live registry: a new kind of source is held to it, or says here why not."""
 
-# ruff: noqa: DTZ001 - moments get their zone from the column
-
 import datetime as dt
 import threading
 import time

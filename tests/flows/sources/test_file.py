@@ -1,6 +1,6 @@
 """Files on disk, as a data engineer meets them; each message stands here in one piece."""
 
-# ruff: noqa: DTZ001, E501 - moments without a zone, messages in one piece
+# ruff: noqa: E501 - moments without a zone, messages in one piece
 
 import datetime as dt
 import gzip
