@@ -69,6 +69,7 @@ class RunRecord:
         run_id: sorts by time.
         filtered_at_source: the filter that kept the source from sending rows, in words; they are not read.
         staged: rows that the target counted in the chamber.
+        rejected_as_read: quarantined rows that never reached the first step.
         seconds: wall time until the record was made.
     """
 
@@ -86,6 +87,7 @@ class RunRecord:
     error: dict[str, Any] | None = None
     filtered_at_source: str | None = None
     staged: int = 0
+    rejected_as_read: int = 0
     seconds: float = 0.0
     published: str | None = None
 
@@ -113,12 +115,14 @@ class RunRecord:
             LedgerError: rows were lost or counted twice; the message shows the sums.
         """
         rows = self.rows
+        if min(asdict(rows).values()) < 0:
+            raise self._unbalanced("a count is below zero")
         flow = [("source", rows.read), *((step.step, step.rows_in) for step in self.steps)]
-        ends = [rows.read, *(step.rows_out for step in self.steps)]
+        ends = [rows.read - self.rejected_as_read, *(step.rows_out for step in self.steps)]
         for (name, arriving), leaving in zip(flow[1:], ends, strict=False):
             if arriving != leaving:
                 raise self._unbalanced(f"step {name!r} got {arriving:,} rows of the {leaving:,} before it")
-        accepted = ends[-1] - rows.quarantined
+        accepted = ends[-1] - (rows.quarantined - self.rejected_as_read)
         if accepted != self.staged:
             raise self._unbalanced(f"{accepted:,} rows were accepted, the target staged {self.staged:,}")
         if self.staged != rows.written + rows.unchanged:

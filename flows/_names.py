@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+_MOST_PARTS = 2  # schema and table
+
 
 def split_name(text: str) -> tuple[str, ...]:
     """Part ``schema.table`` at its dots; double quotes protect a dot.
@@ -23,6 +25,8 @@ def split_name(text: str) -> tuple[str, ...]:
         if not part:
             raise ValueError(f"{text!r} is not the name of a table. Write 'table' or 'schema.table'.")
         parts.append(part)
+        if not rest and len(parts) > _MOST_PARTS:
+            raise ValueError(f"{text!r} names a database too. Write 'schema.table'; the connection string says where.")
         if not rest:
             return tuple(parts)
         if not rest.startswith("."):

@@ -40,6 +40,7 @@ class Judged:
     steps: list[tuple[int, int]] = field(default_factory=list)
     violations: Counts[str] = field(default_factory=Counts)
     failed: set[str] = field(default_factory=set)
+    rejected_as_read: int = 0
 
     @classmethod
     def whole(cls, batch: pl.DataFrame) -> Judged:
@@ -64,6 +65,7 @@ def through_head(plan: Plan, batch: pl.DataFrame) -> Judged:
     """Run the row-local steps over a batch as read; and the contract, where no other step follows."""
     judged = Judged.whole(batch)
     judged.hold(plan.read_contract)
+    judged.rejected_as_read = batch.height - judged.rows.height
     for segment in plan.segments:
         arrived = judged.rows.height
         judged.rows, kept = segment(judged.rows)
@@ -82,6 +84,7 @@ class Passed:
 
     Attributes:
         read: rows that the source delivered.
+        rejected_as_read: those of them that broke a rule of the source.
         accepted: rows that were handed to the chamber.
         violations: of each row check by its label, those that only warn included.
         failed: labels of broken rules that refuse the load.
@@ -89,6 +92,7 @@ class Passed:
 
     steps: list[StepCount]
     read: int = 0
+    rejected_as_read: int = 0
     accepted: int = 0
     violations: Counts[str] = field(default_factory=Counts)
     failed: set[str] = field(default_factory=set)
@@ -125,6 +129,8 @@ class Pass:
         Raises:
             LockgateError: of the source, a step or the chamber.
         """
+        for extract in (self.plan.spine, *self.plan.sides.values()):
+            extract.failures.clear()
         with Ahead(lambda: self.plan.spine.read(self.plan.pushdown)) as batches, Behind(self._stage) as writer:
             if self.plan.tail:
                 self._through_tail(batches, writer)
@@ -143,6 +149,7 @@ class Pass:
             count.rows_out += rows_out
         self._book(judged)
         self._passed.read += batch.height
+        self._passed.rejected_as_read += judged.rejected_as_read
         self._progress(self._passed.read)
         return judged
 

@@ -40,7 +40,7 @@ class Segment:
         self.counted = counted
         self._steps = (*steps, counted) if counted else tuple(steps)
         self._batch = pl.DataFrame(schema=schema)
-        self.asks = asked(schema, self._planned(steps, needed)).columns or tuple(schema)
+        self.asks = columns_asked(schema, self._planned(steps, needed))
         self._plan = self._planned(steps, needed)(register_io_source(self._feed, schema=schema))
 
     def _planned(self, steps: Sequence[Step], needed: Sequence[str]) -> Callable[[pl.LazyFrame], pl.LazyFrame]:
@@ -193,7 +193,7 @@ def make(
     needed = tuple(output)
     if tail:
         counters = [Counter() for _ in range(len(tail) + 1)]
-        needed = asked(tail_schema, lambda f: counted_steps(f, tail, empty, counters).select(needed)).columns or needed
+        needed = columns_asked(tail_schema, lambda f: counted_steps(f, tail, empty, counters).select(list(output)))
     segments = _segments(spine.schema, head, needed)
     pushdown = asked(spine.schema, lambda frame: fold(frame, steps, empty).select(list(output)))
     read = _read(spine.schema, segments[0].asks if segments else needed, pushdown, read_contract(spine.schema))
@@ -226,6 +226,12 @@ def asked(schema: Schema, plan: Callable[[pl.LazyFrame], pl.LazyFrame]) -> Pushd
     if len(found) != 1:  # a step that uses its input twice: everything, once
         return Pushdown()
     return found[0]
+
+
+def columns_asked(schema: Schema, plan: Callable[[pl.LazyFrame], pl.LazyFrame]) -> tuple[str, ...]:
+    """The columns of its source that `plan` needs."""
+    columns = asked(schema, plan).columns
+    return tuple(schema) if columns is None else columns
 
 
 def _read(schema: Schema, needed: Sequence[str], pushdown: Pushdown, contract: Contract) -> Schema:

@@ -24,6 +24,15 @@ from transforms._words import did_you_mean
 _CONNECT_SECONDS = 10
 _NO_MODIFIER = 4  # modifiers of a numeric are counted from here
 Connection = psycopg.Connection[tuple[Any, ...]]
+
+#: A session of ours: texts that mean the same everywhere, and no timeout that somebody set for short queries.
+SETTLED = """
+SELECT set_config(name, value, false)
+FROM (VALUES ('datestyle', 'ISO, YMD'), ('intervalstyle', 'postgres'), ('extra_float_digits', '1'),
+             ('bytea_output', 'hex'), ('statement_timeout', '0'), ('transaction_timeout', '0'), ('lock_timeout', '0'),
+             ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0')) AS ours (name, value)
+JOIN pg_settings USING (name)
+"""
 Foreign = (psycopg.Error, adbc_driver_manager.Error)
 
 
@@ -51,11 +60,13 @@ def connect(connection_string: Secret, *, application: str, side: Side) -> Conne
     address = uri(connection_string)
     with side.mapped():
         try:
-            return psycopg.connect(
+            connection = psycopg.connect(
                 address, application_name=application[:63], connect_timeout=_CONNECT_SECONDS, autocommit=True
             )
         except psycopg.ProgrammingError as error:  # libpq quotes what it could not read, passwords included
             raise side.error("unreachable", f"{connection_string} is not a PostgreSQL connection string.") from error
+        execute(connection, SETTLED)
+    return connection
 
 
 def quote(*parts: str) -> str:
@@ -118,7 +129,9 @@ class Side:
     def _raise(self, error: psycopg.Error | adbc_driver_manager.Error) -> NoReturn:
         state = error.sqlstate or ""
         text = _first_sentence(error)
-        what, advice = _KNOWN.get(state) or _KNOWN.get(state[:2]) or (_OTHER if state else _by_text(text))
+        what, advice = (
+            _KNOWN.get(state) or _KNOWN.get(state[:2]) or (_by_text(text) if _has_no_session(error, state) else _OTHER)
+        )
         address = f" {self.address}" if what in {"unreachable", "authentication"} and self.address else ""
         raise self.error(what, f"{address.strip()}{': ' if address else ''}{text} {advice}".strip()) from error
 
@@ -160,10 +173,14 @@ _KNOWN: dict[str, tuple[str, str]] = {
     ),
     "40": _BUSY,
     "55P03": _BUSY,
-    "57P0": _LOST,
+    "57014": ("cancelled", "Somebody cancelled it, or a timeout did. Nothing was published."),
     "57": _LOST,
     "53": ("resources", "Free some space or connections on the server, then run again."),
 }
+
+
+def _has_no_session(error: Exception, state: str) -> bool:
+    return not state and isinstance(error, (psycopg.OperationalError, adbc_driver_manager.Error))
 
 
 def _by_text(text: str) -> tuple[str, str]:

@@ -194,7 +194,7 @@ def validate(run: Run, plan: Plan) -> Chamber:
 
 def _passed(run: Run, plan: Plan, chamber: Chamber) -> Passed:
     passed = Pass(plan, chamber.stage, run.quarantine, progress=run.reporter.rows).run()
-    run.record.rows.read = passed.read
+    run.record.rows.read, run.record.rejected_as_read = passed.read, passed.rejected_as_read
     run.record.rows.quarantined = run.quarantine.rows
     run.record.steps = passed.steps
     run.record.tally()
@@ -204,7 +204,7 @@ def _passed(run: Run, plan: Plan, chamber: Chamber) -> Passed:
 def _audit(run: Run, plan: Plan, chamber: Chamber, passed: Passed) -> None:
     """Whole-set rules on the chamber, first those that blame rows; then the verdict on the load."""
     violations = passed.violations
-    failed = set(passed.failed)
+    failed = {label: violations[label] for label in passed.failed}
     set_rules = plan.contract.set_rules
     for rules in ([r for r in set_rules if r.blames_rows], [r for r in set_rules if not r.blames_rows]):
         for violation in chamber.audit(rules):
@@ -213,13 +213,13 @@ def _audit(run: Run, plan: Plan, chamber: Chamber, passed: Passed) -> None:
             if rule.on_violation == "quarantine" and rule.blames_rows:
                 _quarantine(run, plan, chamber, violation)
             elif rule.on_violation != "warn":
-                failed.add(f"{rule.label} ({violation.observed})")
+                failed[rule.label if violation.rows else f"{rule.label} ({violation.observed})"] = violation.rows or 1
     run.record.checks = plan.read_contract.summary(violations) + plan.contract.summary(violations)
     for check in run.record.checks:
         if not check["passed"] and check["on_violation"] == "warn":
             run.warn(f"{check['rule']}: {counted(check['violations'], 'row')} broke this rule, which only warns.")
     if failed:
-        raise BrokenContractError({label: violations.get(label, 1) for label in failed}, path=(run.pipeline.name,))
+        raise BrokenContractError(failed, path=(run.pipeline.name,))
     hold_ratio(
         run.pipeline.name,
         rejected=run.record.rows.quarantined,

@@ -20,11 +20,12 @@ _POLL_SECONDS = 0.1
 _PATIENCE_SECONDS = 2
 
 
-def _next(waiting: queue.Queue[Item]) -> Item:
+def _next(waiting: queue.Queue[Item | _End], stopped: threading.Event) -> Item | _End:
     """The next item. Wakes now and then: once Polars is imported, Ctrl-C does not interrupt a wait without end."""
-    while True:
+    while not stopped.is_set():
         with suppress(queue.Empty):
             return waiting.get(timeout=_POLL_SECONDS)
+    return _End()
 
 
 def _is_put(waiting: queue.Queue[Item], item: Item) -> bool:
@@ -65,7 +66,7 @@ class Ahead(Generic[Item]):
 
     def __iter__(self) -> Iterator[Item]:
         while True:
-            item = _next(self._queue)
+            item = _next(self._queue, self._stopped)
             if isinstance(item, _End):
                 if item.error is not None:
                     raise item.error

@@ -14,6 +14,7 @@ import polars as pl
 
 from flows._names import split_name
 from flows._postgres import (
+    SETTLED,
     Column,
     Connection,
     Side,
@@ -132,6 +133,8 @@ class Scan:
             if self.snapshot is not None:
                 cursor.execute(_snapshots.VIEW)
                 cursor.execute(_snapshots.taking(self.snapshot.identifier))
+            cursor.execute(SETTLED)
+            cursor.fetchall()
             cursor.execute(self.sql(pushdown))
             reader = cursor._results.reader  # noqa: SLF001 - fetch_record_batch() unwraps it, and loses SQLSTATEs
             for batch in opened.enter_context(closing(reader)):
