@@ -8,7 +8,7 @@ from flows._postgres import Connection, columns_of, execute, quote
 from flows._types import PgType
 
 #: Where a table's name goes in a statement of the catalogue; formatting would trip over braces in names.
-PLACE = "{table}"
+PLACE, NAME = "{table}", "{index}"
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Index:
     unique: bool
     constraint: str | None
 
-    def on(self, table: str) -> str:
-        """The statement that makes it on `table` (quoted)."""
-        return self.definition.replace(PLACE, table, 1)
+    def on(self, table: str, name: str | None = None) -> str:
+        """The statement that makes it on `table` (quoted), under its own name or another."""
+        return self.definition.replace(PLACE, table, 1).replace(NAME, quote(name or self.name), 1)
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ class TableInfo:
         oid: None when it is not there.
         keeps: why the table itself must stay, so that it cannot be swapped for the chamber; None if it may go.
         referenced: whether foreign keys of other tables point at it.
+        is_view: whether it only looks like a table.
+        intercepts: whether triggers, rules or row security may keep a row from being written.
     """
 
     schema: str
@@ -63,6 +65,8 @@ class TableInfo:
     comment: str | None = None
     keeps: str | None = None
     referenced: bool = False
+    is_view: bool = False
+    intercepts: bool = False
     unique_keys: tuple[frozenset[str], ...] = field(default=())
 
     @property
@@ -73,14 +77,12 @@ class TableInfo:
 
 def describe(connection: Connection, parts: tuple[str, ...]) -> TableInfo:
     """Look the table up; one without a schema is looked for, or later made, in the current schema."""
-    if len(parts) > 1:
-        schema, name = parts[-2:]
-    else:
-        found = execute(connection, "SELECT current_schema()").fetchone()
-        schema, name = (found[0] if found and found[0] else "public"), parts[0]
+    schema, name = _qualified(connection, parts)
     row = execute(
         connection,
-        "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "SELECT c.oid, c.relkind IN ('v', 'm'), c.relrowsecurity OR c.relhasrules OR EXISTS "
+        "(SELECT FROM pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal) "
+        "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
         "WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p', 'f', 'v', 'm')",
         (schema, name),
     ).fetchone()
@@ -101,8 +103,24 @@ def describe(connection: Connection, parts: tuple[str, ...]) -> TableInfo:
         referenced=bool(
             _scalar(connection, "SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND confrelid = %s", oid)
         ),
+        is_view=row[1],
+        intercepts=row[2],
         unique_keys=tuple(frozenset(index.columns) for index in indexes if index.unique),
     )
+
+
+def _qualified(connection: Connection, parts: tuple[str, ...]) -> tuple[str, str]:
+    """Schema and name; one without a schema is looked for as the server would, or will be made in the current one."""
+    if len(parts) > 1:
+        return parts[0], parts[1]
+    found = execute(
+        connection,
+        "SELECT coalesce((SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = to_regclass(%s)), "
+        "quote_ident(current_schema()), 'public')",
+        (quote(*parts),),
+    ).fetchone()
+    schema = found[0] if found else "public"
+    return (schema[1:-1].replace('""', '"') if schema.startswith('"') else schema), parts[0]
 
 
 def _scalar(connection: Connection, query: str, *parameters: object) -> str | None:
@@ -122,7 +140,8 @@ def _columns(connection: Connection, oid: int, table: str) -> tuple[TargetColumn
 
 
 _INDEXES = """
-SELECT i.relname, pg_get_indexdef(x.indexrelid), x.indisunique AND x.indpred IS NULL AND x.indexprs IS NULL,
+SELECT i.relname, pg_get_indexdef(x.indexrelid), x.indisunique,
+       x.indisunique AND x.indpred IS NULL AND x.indexprs IS NULL,
        ARRAY(SELECT attname::text FROM unnest(x.indkey) WITH ORDINALITY AS k(num, place)
              JOIN pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = k.num
              WHERE k.place <= x.indnkeyatts ORDER BY k.place),
@@ -139,8 +158,14 @@ WHERE x.indrelid = %s ORDER BY i.relname
 
 def _indexes(connection: Connection, oid: int) -> tuple[Index, ...]:
     return tuple(
-        Index(name, definition.replace(place, f" ON {PLACE} USING ", 1), tuple(columns), unique, constraint)
-        for name, definition, unique, columns, constraint, place in execute(connection, _INDEXES, (oid,))
+        Index(
+            name,
+            f"CREATE {'UNIQUE ' if is_unique else ''}INDEX {NAME} ON {PLACE} USING {definition.partition(place)[2]}",
+            tuple(columns),
+            unique,
+            constraint,
+        )
+        for name, definition, is_unique, unique, columns, constraint, place in execute(connection, _INDEXES, (oid,))
     )
 
 
@@ -162,7 +187,9 @@ _KEEPS = """
 SELECT CASE
   WHEN c.relkind <> 'r' THEN 'it is not an ordinary table'
   WHEN c.relowner <> (SELECT oid FROM pg_roles WHERE rolname = current_user) THEN 'it belongs to another role'
-  WHEN c.relpersistence <> 'p' OR c.reloptions IS NOT NULL OR c.reltablespace <> 0 THEN 'it has storage settings'
+  WHEN c.relpersistence <> 'p' OR c.reloptions IS NOT NULL OR c.reltablespace <> 0
+    OR EXISTS (SELECT FROM pg_class o WHERE o.oid = c.reltoastrelid AND o.reloptions IS NOT NULL)
+    THEN 'it has storage settings'
   WHEN c.relrowsecurity OR EXISTS (SELECT FROM pg_policy WHERE polrelid = c.oid) THEN 'it has row security'
   WHEN c.relispartition OR EXISTS (SELECT FROM pg_inherits WHERE c.oid IN (inhrelid, inhparent)) THEN 'it inherits'
   WHEN EXISTS (SELECT FROM pg_constraint WHERE (conrelid = c.oid AND contype IN ('f', 'x', 't')) OR confrelid = c.oid)
@@ -182,12 +209,15 @@ SELECT CASE
   WHEN EXISTS (SELECT FROM pg_index WHERE indrelid = c.oid AND (indisclustered OR indisreplident OR NOT indisvalid))
     OR EXISTS (SELECT FROM pg_index x JOIN pg_description d ON d.objoid = x.indexrelid WHERE x.indrelid = c.oid)
     OR EXISTS (SELECT FROM pg_constraint k JOIN pg_description d ON d.objoid = k.oid WHERE k.conrelid = c.oid)
+    OR EXISTS (SELECT FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am a ON a.oid = i.relam
+               WHERE x.indrelid = c.oid AND x.indisunique AND a.amname <> 'btree')
     THEN 'its indexes have settings or comments'
   WHEN EXISTS (SELECT FROM pg_seclabel WHERE objoid = c.oid) THEN 'it has security labels'
   WHEN EXISTS (
     SELECT FROM pg_depend d
     WHERE ((d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid)
-           OR (d.refclassid = 'pg_type'::regclass AND d.refobjid = c.reltype))
+           OR (d.refclassid = 'pg_type'::regclass
+               AND d.refobjid IN (SELECT oid FROM pg_type WHERE c.reltype IN (oid, typelem))))
       AND d.deptype <> 'i'
       AND NOT (d.classid = 'pg_class'::regclass AND d.objid IN (SELECT indexrelid FROM pg_index WHERE indrelid = c.oid))
       AND NOT (d.classid = 'pg_constraint'::regclass

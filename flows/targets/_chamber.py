@@ -9,18 +9,19 @@ left behind are dropped by the next one that holds the lock.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from typing import Any
 
 import polars as pl
 import psycopg
 
+from flows._errors import LoadError, TargetConnectionLostError
 from flows._ledger import Rows, RunRecord
 from flows._postgres import Foreign, execute, literal, quote, uri
 from flows._quarantine import Quarantine
-from flows.targets import _guards, _publish, _session, _system
+from flows.targets import _grants, _guards, _publish, _session, _system
 from flows.targets._base import Chamber, Published, Taken, Violation
-from flows.targets._catalog import PLACE, Index
+from flows.targets._catalog import Index
 from flows.targets._publish import Staged
 from flows.targets._table import PostgresTable
 from flows.targets._writers import CopyWriter, IngestWriter, Writer
@@ -52,9 +53,9 @@ class PostgresChamber(Chamber):
         _system.prepare(self._connection)
         table = self.table.describe(self._connection)
         _session.drop_leftovers(self._connection, table)
+        self.table.require_schema(self._connection, table)
         self.layout = self.table.layout(self.schema, table)
         self.staged = Staged(_session.staging_name(table, self._run_id), 0)
-        self._must_stay = False
         self._taken_by: int | None = None
         self._unique: set[frozenset[str]] = set()
         self._transaction = ExitStack()
@@ -91,14 +92,15 @@ class PostgresChamber(Chamber):
         """Build indexes on the chamber; returns those that its rows do not allow."""
         failed = []
         for index in indexes:
+            name = self.staged.index(self.layout.indexes.index(index))
             try:
                 with self._connection.transaction():
-                    execute(self._connection, index.on(self.staged.quoted))
+                    execute(self._connection, index.on(self.staged.quoted, name))
                     if index.constraint:
                         execute(
                             self._connection,
-                            f"ALTER TABLE {self.staged.quoted} ADD CONSTRAINT {quote(index.name)} "
-                            f"{index.constraint} USING INDEX {quote(index.name)}",
+                            f"ALTER TABLE {self.staged.quoted} ADD CONSTRAINT {quote(name)} "
+                            f"{index.constraint} USING INDEX {quote(name)}",
                         )
             except psycopg.errors.UniqueViolation:
                 failed.append(index)
@@ -156,6 +158,15 @@ class PostgresChamber(Chamber):
         """Publish in one transaction; after a lost connection, on a new one."""
         if self._connection.closed or self._connection.broken:
             self._connection = _session.opened(self.table, self._purpose)
+        try:
+            return self._publish(record, quarantine)
+        except TargetConnectionLostError as error:
+            earlier = self._look_again(record.run_id, error)
+            if earlier is None:
+                raise
+            return _recall(record, earlier)
+
+    def _publish(self, record: RunRecord, quarantine: Quarantine) -> Published:
         with self.side.mapped(), self._connection.transaction():
             earlier = _system.find(self._connection, record.run_id)
             if earlier is not None:
@@ -168,6 +179,18 @@ class PostgresChamber(Chamber):
             _system.write(self._connection, record)
             execute(self._connection, f"DROP TABLE IF EXISTS {self.staged.quoted}")
         return published
+
+    def _look_again(self, run_id: str, error: TargetConnectionLostError) -> dict[str, Any] | None:
+        """The connection may have broken after the server had published: only the ledger knows."""
+        try:
+            with closing(self.table.connect(self._purpose)) as connection, self.side.mapped():
+                return _system.find(connection, run_id)
+        except LoadError:
+            raise self.side.error(
+                "lost",
+                "the connection broke while publishing, and the server does not answer: whether the load was published "
+                f"is not known. The ledger will say: SELECT * FROM lockgate.loads WHERE run_id = {run_id!r}.",
+            ) from error
 
     def _published(self) -> Published:
         layout, mode = self.layout, self.options.mode
@@ -186,17 +209,21 @@ class PostgresChamber(Chamber):
         return published
 
     def _swapped(self) -> Published | None:
-        if not self.layout.swaps or self._must_stay:
+        if not self.layout.swaps:
             return None
         if self._taken_by is not None and _publish.older_snapshots(self._connection, self._taken_by):
             return None  # for such a reader the rows that were taken out would still be there
-        return _publish.swap(self._connection, self.layout, self.staged)
+
+        def still_fits() -> bool:
+            return self.table.describe(self._connection) == self.layout.table
+
+        return _publish.swap(self._connection, self.layout, self.staged, still_fits)
 
     def _dress(self) -> None:
-        """Give the new table the old one's grants and comment."""
+        """Give the new table the old one's grants and comment, or those that a new table gets there."""
         table = self.layout.table
-        for grant in table.grants:
-            execute(self._connection, grant.replace(PLACE, table.quoted, 1))
+        for statement in _grants.replayed(self._connection, table):
+            execute(self._connection, statement)
         if table.comment is not None:
             execute(self._connection, f"COMMENT ON TABLE {table.quoted} IS {literal(table.comment)}")
 
@@ -205,11 +232,13 @@ class PostgresChamber(Chamber):
         self._confirm_unchanged()
         if self._failed_indexes:
             raise _guards.shared_key(self._failed_indexes[0].columns, self.side)
+        if not self.layout.swaps:
+            _guards.refuse_lost_rows(self._connection, self.staged, self.side)
         key = self.layout.key
         if self.options.mode == "upsert":
             _guards.refuse_missing_keys(self._connection, self.staged, key, self.side)
-            if frozenset(key) not in self._unique:
-                _guards.refuse_repeated_keys(self._connection, self.staged, key, self.side)
+            if frozenset(key) not in self._unique or self.layout.keys_are_parsed:
+                _guards.refuse_repeated_keys(self._connection, self.staged, self.layout, self.side)
         if self.options.mode == "overwrite" and not self.options.allow_empty:
             _guards.refuse_empty(self.staged, self.side)
 
@@ -217,8 +246,6 @@ class PostgresChamber(Chamber):
         table = self.table.describe(self._connection)
         if (table.oid, table.columns) != (self.layout.table.oid, self.layout.table.columns):
             raise self.side.error("busy", "the table was changed while the run was under way. Run again.")
-        if self.layout.swaps and table != self.layout.table:
-            self._must_stay = True  # something new hangs on it: rewrite it in place
 
     def discard(self) -> None:
         """Roll back, drop the staging table, and let go of the lock with the connection."""

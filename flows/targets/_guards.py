@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flows._errors import RefusedError
 from flows._postgres import Connection, Side, execute, quote
+from flows.targets._layout import Layout
 from flows.targets._publish import Staged
 
 
@@ -22,6 +23,19 @@ def refuse_empty(staged: Staged, side: Side) -> None:
         )
 
 
+def refuse_lost_rows(connection: Connection, staged: Staged, side: Side) -> None:
+    """A server that crashed forgets what was staged without a log.
+
+    Raises:
+        LoadError: the chamber no longer has its rows.
+    """
+    row = execute(connection, f"SELECT count(*) FROM {staged.quoted}").fetchone()
+    if not row or row[0] != staged.rows:
+        raise side.error(
+            "staging", "the server was restarted and lost the staged rows. Nothing was published; run again."
+        )
+
+
 def refuse_missing_keys(connection: Connection, staged: Staged, key: tuple[str, ...], side: Side) -> None:
     """A row without a key would be inserted again by every merge.
 
@@ -37,15 +51,15 @@ def refuse_missing_keys(connection: Connection, staged: Staged, key: tuple[str, 
         )
 
 
-def refuse_repeated_keys(connection: Connection, staged: Staged, key: tuple[str, ...], side: Side) -> None:
+def refuse_repeated_keys(connection: Connection, staged: Staged, layout: Layout, side: Side) -> None:
     """A merge would take one of several rows with the same key, and nobody could say which.
 
     Raises:
         LoadError: there are several.
     """
-    names = ", ".join(map(quote, key))
-    if _any(connection, f"SELECT FROM {staged.quoted} GROUP BY {names} HAVING count(*) > 1"):
-        raise shared_key(key, side)
+    names = ", ".join(layout.key_of(name, "s") for name in layout.key)
+    if _any(connection, f"SELECT FROM {staged.quoted} AS s GROUP BY {names} HAVING count(*) > 1"):
+        raise shared_key(layout.key, side)
 
 
 def shared_key(key: tuple[str, ...], side: Side) -> Exception:

@@ -8,10 +8,10 @@ import polars as pl
 
 from flows._postgres import Side, quote
 from flows._types import DoesNotFit, PgType, Writing, created_type, writing
-from flows.targets._catalog import PLACE, Index, TableInfo
+from flows.targets._catalog import NAME, PLACE, Index, TableInfo
 from transforms._words import did_you_mean
 
-_NO_EQUALITY = {"json", "xml", "point", "box", "polygon"}
+_LONGEST_STEM = 58  # bytes of a table's name that leave room for "_pkey"
 
 
 @dataclass(frozen=True)
@@ -86,21 +86,27 @@ class Layout:
         """SQL for the columns of the chamber, called ``s``, in the table's types, with commas."""
         return ", ".join(column.published(f"s.{quote(column.name)}") for column in self.columns)
 
-    def compared(self, alias: str) -> str:
-        """The columns outside the key, of the table or its like `alias`, as a row that can be compared."""
-        return self._row([(f"{alias}.{quote(column.name)}", column) for column in self.columns])
+    def differs(self, table: str, staged: str) -> str:
+        """SQL for whether a row of the table differs in any byte from one of the chamber, outside the key."""
+        others = [column for column in self.columns if column.name not in self.key]
+        old = ", ".join(f"{table}.{quote(column.name)}" for column in others)
+        new = ", ".join(column.published(f"{staged}.{quote(column.name)}") for column in others)
+        # Not IS DISTINCT FROM: for some types equality means something else, for others it does not exist.
+        return f"ROW({old})::record *<> ROW({new})::record"
 
-    def staged_compared(self, alias: str) -> str:
-        """The same row, of the staging table `alias`, in the table's types."""
-        return self._row([(column.published(f"{alias}.{quote(column.name)}"), column) for column in self.columns])
+    def same_key(self, table: str, staged: str) -> str:
+        """SQL for whether a row of the table has the key of one of the chamber."""
+        return " AND ".join(f"{table}.{quote(name)} = {self.key_of(name, staged)}" for name in self.key)
 
-    def _row(self, parts: list[tuple[str, Placed]]) -> str:
-        compared = [
-            f"{text}::text" if column.pg.name in _NO_EQUALITY else text
-            for text, column in parts
-            if column.name not in self.key
-        ]
-        return f"ROW({', '.join(compared)})"
+    def key_of(self, name: str, staged: str) -> str:
+        """SQL for a column of the key in the table's type."""
+        column = next(column for column in self.columns if column.name == name)
+        return column.published(f"{staged}.{quote(name)}")
+
+    @property
+    def keys_are_parsed(self) -> bool:
+        """Whether the server parses a column of the key, so that different texts may be one key."""
+        return any(column.writing.publish != "{}" for column in self.columns if column.name in self.key)
 
     def staging(self, name: str) -> list[str]:
         """Statements that make the staging table `name` (quoted)."""
@@ -127,9 +133,9 @@ class Layout:
             return self.table.indexes
         if not self.key:
             return ()
-        name = f"{self.table.name[:58]}_pkey"
+        name = f"{self.table.name.encode()[:_LONGEST_STEM].decode(errors='ignore')}_pkey"
         columns = ", ".join(map(quote, self.key))
-        definition = f"CREATE UNIQUE INDEX {quote(name)} ON {PLACE} USING btree ({columns})"
+        definition = f"CREATE UNIQUE INDEX {NAME} ON {PLACE} USING btree ({columns})"
         return (Index(name, definition, self.key, True, "PRIMARY KEY"),)
 
 
@@ -141,6 +147,8 @@ def place(schema: pl.Schema, table: TableInfo, side: Side, *, key: tuple[str, ..
     """
     if not schema:
         raise side.error("type", "the pipeline delivers no columns. Select at least one.")
+    if table.is_view:
+        raise side.error("missing", "it is a view, and a load through it could lose rows. Load the table behind it.")
     present = {column.name: column for column in table.columns}
     placed = []
     for name, dtype in schema.items():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import psycopg
 
+from flows._errors import RefusedError
 from flows._postgres import Connection, execute, quote
 from flows.targets._base import Published
 from flows.targets._layout import Layout
@@ -30,6 +32,10 @@ class Staged:
         """The quoted, qualified name."""
         return quote(SCHEMA, self.name)
 
+    def index(self, place: int) -> str:
+        """The name of an index while the table is staged; the final one may still be another table's."""
+        return f"{self.name}_{place}"
+
 
 def append(connection: Connection, layout: Layout, staged: Staged) -> Published:
     """Insert every row of the chamber."""
@@ -43,19 +49,42 @@ def upsert(connection: Connection, layout: Layout, staged: Staged) -> Published:
     _lock(connection, layout)
     merge = _merge if connection.info.server_version >= _COUNTS_MERGES else _update_and_insert
     inserted, updated = merge(connection, layout, staged)
-    return Published(inserted, updated, staged.rows - inserted - updated, how="merged")
+    unchanged = staged.rows - inserted - updated
+    if layout.table.intercepts or frozenset(layout.key) not in layout.table.unique_keys:
+        # Nothing but the table itself can say then: a trigger may have kept rows out, a key may be there twice.
+        unchanged = _found(connection, layout, staged) - inserted - updated
+    return Published(inserted, updated, unchanged, how="merged")
 
 
 def overwrite(connection: Connection, layout: Layout, staged: Staged) -> Published:
     """Replace every row of the table in place; readers see the old rows until the transaction commits."""
     _lock(connection, layout)
-    if layout.table.referenced and frozenset(layout.key) in layout.table.unique_keys:
+    if layout.table.referenced:
         # Rows that other tables point at must not go away, not even for a moment.
-        deleted = _delete_missing(connection, layout, staged)
-        merged = upsert(connection, layout, staged)
+        by_key = _keyed(layout)
+        deleted = _delete_missing(connection, by_key, staged)
+        merged = upsert(connection, by_key, staged)
         return Published(merged.inserted, merged.updated, merged.unchanged, deleted, "merged in place")
     deleted = execute(connection, f"DELETE FROM {layout.table.quoted}").rowcount
     return Published(_insert(connection, layout, staged), deleted=deleted, how="rewritten in place")
+
+
+def _keyed(layout: Layout) -> Layout:
+    """The layout by a key that the table holds to be unique.
+
+    Raises:
+        RefusedError: there is none among the columns of the load.
+    """
+    if frozenset(layout.key) in layout.table.unique_keys:
+        return layout
+    names = {column.name for column in layout.columns}
+    key = next((key for key in layout.table.unique_keys if key and key <= names), None)
+    if key is None:
+        raise RefusedError(
+            f"target {layout.table.name}: foreign keys of other tables point at it, and the load has no unique key to "
+            "tell which rows stay. Deliver the key's columns, or use write_mode: upsert."
+        )
+    return replace(layout, key=tuple(sorted(key)))
 
 
 def create(connection: Connection, layout: Layout, staged: Staged) -> Published:
@@ -64,14 +93,14 @@ def create(connection: Connection, layout: Layout, staged: Staged) -> Published:
     return Published(staged.rows, how="created")
 
 
-def swap(connection: Connection, layout: Layout, staged: Staged) -> Published | None:
-    """Let the chamber become the table; None when readers keep the table busy.
+def swap(connection: Connection, layout: Layout, staged: Staged, still_fits: Callable[[], bool]) -> Published | None:
+    """Let the chamber become the table; None when readers keep the table busy, or something new hangs on it.
 
     The staged rows are frozen, so a reader whose snapshot is older than the load sees the new rows, never an
     empty table. The exclusive lock is held for a few changes of the catalogue.
     """
     deleted = execute(connection, f"SELECT count(*) FROM {layout.table.quoted}").fetchone()
-    if not _locked_for_swap(connection, layout.table.quoted):
+    if not _locked_for_swap(connection, layout.table.quoted, still_fits):
         return None
     execute(connection, f"DROP TABLE {layout.table.quoted}")
     _become(connection, layout, staged)
@@ -99,18 +128,33 @@ def _become(connection: Connection, layout: Layout, staged: Staged) -> None:
     table = layout.table
     execute(connection, f"ALTER TABLE {staged.quoted} SET SCHEMA {quote(table.schema)}")
     execute(connection, f"ALTER TABLE {quote(table.schema, staged.name)} RENAME TO {quote(table.name)}")
+    for place, index in enumerate(layout.indexes):
+        staged_index = quote(table.schema, staged.index(place))
+        if layout.creates and _exists(connection, table.schema, index.name):
+            continue  # the name is somebody else's; the index keeps its own
+        execute(connection, f"ALTER INDEX {staged_index} RENAME TO {quote(index.name)}")
 
 
-def _locked_for_swap(connection: Connection, table: str) -> bool:
+def _exists(connection: Connection, schema: str, name: str) -> bool:
+    row = execute(connection, "SELECT to_regclass(%s) IS NOT NULL", (quote(schema, name),)).fetchone()
+    return bool(row and row[0])
+
+
+def _locked_for_swap(connection: Connection, table: str, still_fits: Callable[[], bool]) -> bool:
+    """Lock the table if that takes but a moment; what hangs on it is looked at again under the lock."""
     for attempt in range(_SWAP_ATTEMPTS):
+        fits = False
         try:
             with connection.transaction():
                 execute(connection, f"SET LOCAL lock_timeout = {_SWAP_WAIT_MILLISECONDS}")
                 execute(connection, f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+                fits = still_fits()
+                if not fits:
+                    raise psycopg.Rollback  # lets go of the lock
         except psycopg.errors.LockNotAvailable:
             time.sleep(_SWAP_WAIT_MILLISECONDS / 1000 * (attempt + 1))
         else:
-            return True
+            return fits
     return False
 
 
@@ -120,7 +164,11 @@ def _lock(connection: Connection, layout: Layout) -> None:
 
 
 def _insert(connection: Connection, layout: Layout, staged: Staged, *, only_new: bool = False) -> int:
-    new = f" WHERE NOT EXISTS (SELECT FROM {layout.table.quoted} AS t WHERE {_same_key(layout)})" if only_new else ""
+    new = (
+        f" WHERE NOT EXISTS (SELECT FROM {layout.table.quoted} AS t WHERE {layout.same_key('t', 's')})"
+        if only_new
+        else ""
+    )
     return execute(
         connection,
         f"INSERT INTO {layout.table.quoted} ({layout.names}) OVERRIDING SYSTEM VALUE "
@@ -130,10 +178,11 @@ def _insert(connection: Connection, layout: Layout, staged: Staged, *, only_new:
 
 def _merge(connection: Connection, layout: Layout, staged: Staged) -> tuple[int, int]:
     changes = _changes(layout)
-    update = f"WHEN MATCHED AND {_differs(layout)} THEN UPDATE SET {changes} " if changes else ""
+    update = f"WHEN MATCHED AND {layout.differs('t', 's')} THEN UPDATE SET {changes} " if changes else ""
     row = execute(
         connection,
-        f"WITH merged AS (MERGE INTO {layout.table.quoted} AS t USING {staged.quoted} AS s ON {_same_key(layout)} "
+        f"WITH merged AS (MERGE INTO {layout.table.quoted} AS t USING {staged.quoted} AS s "
+        f"ON {layout.same_key('t', 's')} "
         f"{update}WHEN NOT MATCHED THEN INSERT ({layout.names}) OVERRIDING SYSTEM VALUE VALUES ({layout.values}) "
         "RETURNING merge_action() AS action) "
         "SELECT count(*) FILTER (WHERE action = 'INSERT'), count(*) FILTER (WHERE action = 'UPDATE') FROM merged",
@@ -148,7 +197,7 @@ def _update_and_insert(connection: Connection, layout: Layout, staged: Staged) -
         updated = execute(
             connection,
             f"UPDATE {layout.table.quoted} AS t SET {changes} FROM {staged.quoted} AS s "
-            f"WHERE {_same_key(layout)} AND {_differs(layout)}",
+            f"WHERE {layout.same_key('t', 's')} AND {layout.differs('t', 's')}",
         ).rowcount
     return _insert(connection, layout, staged, only_new=True), updated
 
@@ -161,18 +210,20 @@ def _changes(layout: Layout) -> str:
     )
 
 
-def _differs(layout: Layout) -> str:
-    return f"{layout.compared('t')} IS DISTINCT FROM {layout.staged_compared('s')}"
+def _found(connection: Connection, layout: Layout, staged: Staged) -> int:
+    """Rows of the table that are exactly rows of the chamber."""
+    same = layout.same_key("t", "s")
+    differs = f" AND NOT ({layout.differs('t', 's')})" if _changes(layout) else ""
+    row = execute(
+        connection,
+        f"SELECT count(*) FROM {layout.table.quoted} AS t JOIN {staged.quoted} AS s ON {same}{differs}",
+    ).fetchone()
+    return int(row[0]) if row else 0
 
 
 def _delete_missing(connection: Connection, layout: Layout, staged: Staged) -> int:
     return execute(
         connection,
         f"DELETE FROM {layout.table.quoted} AS t "
-        f"WHERE NOT EXISTS (SELECT FROM {staged.quoted} AS s WHERE {_same_key(layout)})",
+        f"WHERE NOT EXISTS (SELECT FROM {staged.quoted} AS s WHERE {layout.same_key('t', 's')})",
     ).rowcount
-
-
-def _same_key(layout: Layout) -> str:
-    by_name = {column.name: column for column in layout.columns}
-    return " AND ".join(f"t.{quote(name)} = {by_name[name].published(f's.{quote(name)}')}" for name in layout.key)

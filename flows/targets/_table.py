@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from flows._ledger import RunRecord
-from flows._postgres import Connection, Side, connect
+from flows._postgres import Connection, Side, connect, execute
 from flows._quarantine import Quarantine
 from flows.targets import _system
 from flows.targets._catalog import TableInfo, describe
@@ -37,6 +37,18 @@ class PostgresTable:
         """What the catalogue says about it."""
         return describe(connection, self.options.table_parts)
 
+    def require_schema(self, connection: Connection, table: TableInfo) -> None:
+        """Confirm that the schema of a table that will be made is there.
+
+        Raises:
+            LoadError: it is not.
+        """
+        row = execute(
+            connection, "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = %s)", (table.schema,)
+        ).fetchone()
+        if not (row and row[0]):
+            raise self.side.error("missing", f"there is no schema {table.schema!r}. Create it, or name another one.")
+
     def layout(self, schema: pl.Schema, table: TableInfo) -> Layout:
         """Place the columns of `schema` in it.
 
@@ -53,6 +65,7 @@ class PostgresTable:
         """What publishing rows of `schema` would do."""
         with closing(self.connect("plan")) as connection, self.side.mapped():
             table = self.describe(connection)
+            self.require_schema(connection, table)
             layout = self.layout(schema, table)
         if layout.creates:
             return [*layout.staging(table.quoted), *(index.on(table.quoted) for index in layout.indexes)]
