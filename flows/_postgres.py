@@ -65,7 +65,11 @@ def connect(connection_string: Secret, *, application: str, side: Side) -> Conne
             )
         except psycopg.ProgrammingError as error:  # libpq quotes what it could not read, passwords included
             raise side.error("unreachable", f"{connection_string} is not a PostgreSQL connection string.") from error
-        execute(connection, SETTLED)
+        try:
+            execute(connection, SETTLED)
+        except BaseException:
+            connection.close()
+            raise
     return connection
 
 

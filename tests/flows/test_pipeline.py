@@ -406,3 +406,82 @@ def test_an_unbalanced_record_says_where(change: dict[str, int], words: str) -> 
 
     with pytest.raises(LedgerError, match=words):
         record.balance()
+
+
+# --- what a review found ---
+
+
+JOINED = {"type": "join", "parameters": {"source": "b", "on": "id", "how": "left"}}
+TOTALLED = {
+    "type": "aggregate",
+    "parameters": {"group_by": ["id"], "aggregations": [{"field": "m", "function": "sum"}]},
+}
+DOUBLED = {"type": "calculate", "parameters": {"expressions": [{"field": "m", "formula": "n * 2"}]}}
+SORTED = {"type": "sort", "parameters": {"by": [{"field": "m"}]}}
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [[DOUBLED, JOINED], [DOUBLED, TOTALLED], [DOUBLED, SORTED, {"type": "map", "parameters": {"drop": ["m"]}}]],
+    ids=["join", "aggregate", "sort and drop"],
+)
+def test_row_local_steps_may_come_before_others(
+    steps: list[dict[str, Any]], configured: Configured, connect: Connect, database: str
+) -> None:
+    connection = connect()
+    connection.execute(PEOPLE)
+    connection.execute("CREATE TABLE b (id bigint, city text); INSERT INTO b VALUES (1, 'Rome')")
+    source = {"type": "database", "connection_string": database}
+    both = {"a": source | {"schema": {"table": "s"}}, "b": source | {"schema": {"table": "b"}}}
+
+    record = pipeline.run(configured(sources=both, transformations=steps))
+
+    assert record.rows.read == 5
+    assert len(table(connection)) == record.rows.written == 5 - record.rows.aggregated
+
+
+def test_rules_of_the_source_may_be_followed_by_a_filter(configured: Configured, connect: Connect) -> None:
+    connect().execute(PEOPLE)
+
+    record = pipeline.run(
+        configured(
+            source={"rules": [EMAIL]},
+            transformations=[{"type": "filter", "parameters": {"where": "n + 0 > 3"}}],
+            error_handling=LOOSE,
+        )
+    )
+
+    assert record.rows == Rows(read=5, quarantined=1, filtered=2, written=2)
+
+
+def test_texts_of_the_source_do_not_depend_on_its_settings(
+    configured: Configured, connect: Connect, database: str
+) -> None:
+    connection = connect()
+    connection.execute("CREATE TABLE s (d daterange); INSERT INTO s VALUES ('[2024-02-01,2024-03-01)')")
+    name = database.partition("?")[0].rpartition("/")[2]
+    connection.execute(f"ALTER DATABASE \"{name}\" SET datestyle = 'SQL, DMY'")
+    connection.execute(f"ALTER DATABASE \"{name}\" SET statement_timeout = '300ms'")
+    source = {"type": "database", "connection_string": database, "query": "SELECT d FROM s, pg_sleep(0.5)"}
+
+    pipeline.run(configured(sources={"slow": source}))
+
+    assert table(connection) == [("[2024-02-01,2024-03-01)",)]
+
+
+def test_an_error_of_a_joined_source_leaves_no_thread_behind(
+    configured: Configured, connect: Connect, database: str
+) -> None:
+    connect().execute("CREATE TABLE a AS SELECT g AS id FROM generate_series(1, 100000) g")
+    connect().execute("CREATE TABLE b (id int, x date); INSERT INTO b VALUES (1, 'infinity')")
+    source = {"type": "database", "connection_string": database}
+    both = configured(
+        sources={"a": source | {"schema": {"table": "a"}}, "b": source | {"schema": {"table": "b"}}},
+        transformations=[{"type": "join", "parameters": {"source": "b", "on": "id"}}],
+    )
+
+    with pytest.raises(LockgateError, match="infinity"):
+        pipeline.run(both)
+
+    names = {thread.name for thread in threading.enumerate()}
+    assert not {name for name in names if name.startswith("lockgate")}
