@@ -27,11 +27,11 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 #: A session of ours: texts that mean the same everywhere, and no timeout that somebody set for short queries.
 SETTLED = """
-SELECT set_config(name, value, false)
+SELECT set_config(ours.name, value, false)
 FROM (VALUES ('datestyle', 'ISO, YMD'), ('intervalstyle', 'postgres'), ('extra_float_digits', '1'),
              ('bytea_output', 'hex'), ('statement_timeout', '0'), ('transaction_timeout', '0'), ('lock_timeout', '0'),
              ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0')) AS ours (name, value)
-JOIN pg_settings USING (name)
+JOIN pg_settings ON lower(pg_settings.name) = ours.name
 """
 Foreign = (psycopg.Error, adbc_driver_manager.Error)
 
