@@ -78,9 +78,10 @@ def _to_places(
         value = convert(value, pl.Decimal(DIGITS, max(places, scale_of(value))))
         return Value(exact(value.expr, places).cast(pl.Decimal(DIGITS, places)), pl.Decimal(DIGITS, places))
     if decimals:
+        operand = text(part.this) if isinstance(part.this, exp.Column) else f"({text(part.this)})"
         raise FormulaError(
             f"{text(part)!r}: PostgreSQL rounds to decimals only what is numeric. "
-            f"Write {part.key}(({text(part.this)})::numeric, {text(decimals)})."
+            f"Write {part.key}({operand}::numeric, {text(decimals)})."
         )
     value = scope.of(part.this, "real")
     return Value(double(value.expr), value.dtype)
