@@ -408,6 +408,17 @@ def test_an_unbalanced_record_says_where(change: dict[str, int], words: str) -> 
         record.balance()
 
 
+def test_what_this_version_does_not_do_yet_is_said(configured: Configured, connect: Connect) -> None:
+    connect().execute(PEOPLE)
+    alerts = [{"type": "slack", "channel": "#data"}]
+
+    record = pipeline.run(configured(error_handling={"strategy": "continue"}, monitoring={"alerts": alerts}))
+
+    assert ["'continue' ends a failed run" in record.warnings[0], "does not send slack" in record.warnings[1]] == [
+        True
+    ] * 2
+
+
 # --- what a review found ---
 
 
