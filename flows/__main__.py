@@ -9,6 +9,7 @@ import click
 
 from flows._cli._group import Verbs
 
+gc.set_threshold(50_000)  # imports make many objects and hardly any garbage
 atexit.register(gc.freeze)  # nobody needs the garbage of a process that ends: searching for it took 0.15 s
 
 
