@@ -62,11 +62,6 @@ class Quarantine:
         """The kept rows, a frame at a time, with the columns of `SCHEMA`."""
         return (pl.read_ipc(file) for file in self._files)
 
-    def sample(self, rows: int) -> pl.DataFrame:
-        """The first few kept rows."""
-        first = next(iter(self), pl.DataFrame(schema=SCHEMA))
-        return first.head(rows)
-
 
 def as_json_texts(rows: pl.DataFrame) -> pl.Series:
     """Each row as a JSON object text; dates and decimals as texts, bytes in hex, NaN and infinity as texts."""

@@ -104,7 +104,7 @@ def _reference(token: re.Match[str]) -> Reference:
 
 def _block(reference: Reference) -> str:
     from prefect.blocks.system import Secret  # noqa: PLC0415 - Prefect takes seconds to import
-    from prefect.exceptions import ObjectNotFound  # noqa: PLC0415
+    from prefect.exceptions import ObjectNotFound  # noqa: PLC0415 - Prefect takes seconds to import
 
     try:
         # not `.get()`, which reads "012" as the number 12

@@ -50,7 +50,7 @@ class Stream(Target):
         """Refuse to look for records that cannot be there."""
         self._refuse()
 
-    def quarantined(self, pipeline: str, run_id: str | None, limit: int) -> list[dict[str, Any]]:  # noqa: ARG002
+    def quarantined(self, pipeline: str, run_id: str | None, limit: int) -> list[dict[str, Any]]:  # noqa: ARG002 - the shape of every target
         """Refuse to look for rows that cannot be there."""
         self._refuse()
 
