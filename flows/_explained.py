@@ -26,7 +26,7 @@ def explained(pipeline: Pipeline) -> dict[str, Any]:
         LoadError: the target cannot be reached, or a column does not fit.
     """
     with clock(datetime.now(UTC)):
-        extracts = {name: source.scan(name) for name, source in pipeline.sources.items()}
+        extracts = _stages.looked_at(pipeline)
         plan = _stages.planned(pipeline, extracts)
         pushdowns = {plan.spine.name: plan.pushdown, **_asked_of_sides(plan)}
         return {

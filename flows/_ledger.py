@@ -70,6 +70,7 @@ class RunRecord:
         filtered_at_source: the filter that kept the source from sending rows, in words; they are not read.
         staged: rows that the target counted in the chamber.
         rejected_as_read: quarantined rows that never reached the first step.
+        state: what each source wants remembered when the load is published, by the source's name.
         seconds: wall time until the record was made.
     """
 
@@ -88,6 +89,7 @@ class RunRecord:
     filtered_at_source: str | None = None
     staged: int = 0
     rejected_as_read: int = 0
+    state: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     published: str | None = None
 

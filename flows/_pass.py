@@ -17,9 +17,12 @@ from flows._ledger import StepCount
 from flows._plan import Counter, Plan, stopped
 from flows._quarantine import Quarantine
 from flows._threads import Ahead, Behind
+from flows.sources._base import Batch, Malformed
 from validations._contract import Contract
 
 _TAIL_BATCH_ROWS = 50_000
+#: What a record that cannot be read as a row is counted under, beside the rules' labels.
+MALFORMED = "malformed"
 Progress = Callable[[int], None]
 
 
@@ -135,9 +138,25 @@ class Pass:
             if self.plan.tail:
                 self._through_tail(batches, writer)
             else:
-                for batch in batches:
+                for batch in self._readable(batches):
                     self._hand_over(self._headed(batch).rows, writer)
         return self._passed
+
+    def _readable(self, batches: Iterable[Batch]) -> Iterator[pl.DataFrame]:
+        """The rows; what could not be read as rows goes to quarantine on the way."""
+        for batch in batches:
+            if isinstance(batch, pl.DataFrame):
+                yield batch
+                continue
+            places = pl.int_range(batch.height, dtype=pl.Int64, eager=True) + self._passed.read
+            self._quarantine.add_texts(batch.values, batch.reasons.reshape((-1, 1)).arr.to_list(), places)
+            self._passed.violations[MALFORMED] += batch.height
+            self._count_read(batch.height, rejected=batch.height)
+
+    def _count_read(self, rows: int, *, rejected: int) -> None:
+        self._passed.read += rows
+        self._passed.rejected_as_read += rejected
+        self._progress(self._passed.read)
 
     def _headed(self, batch: pl.DataFrame) -> Judged:
         first = self._passed.read
@@ -148,9 +167,7 @@ class Pass:
             count.rows_in += rows_in
             count.rows_out += rows_out
         self._book(judged)
-        self._passed.read += batch.height
-        self._passed.rejected_as_read += judged.rejected_as_read
-        self._progress(self._passed.read)
+        self._count_read(batch.height, rejected=judged.rejected_as_read)
         return judged
 
     def _book(self, judged: Judged) -> None:
@@ -162,7 +179,7 @@ class Pass:
         if not rows.is_empty():
             writer.put(rows)
 
-    def _through_tail(self, batches: Iterable[pl.DataFrame], writer: Behind[pl.DataFrame]) -> None:
+    def _through_tail(self, batches: Iterable[Batch], writer: Behind[pl.DataFrame]) -> None:
         """Steps that need the whole set, in Polars' streaming engine."""
         failures: list[BaseException] = []
 
@@ -170,7 +187,7 @@ class Pass:
             columns: list[str] | None, _predicate: pl.Expr | None, _limit: int | None, _rows: int | None
         ) -> Iterator[pl.DataFrame]:
             try:
-                for batch in batches:
+                for batch in self._readable(batches):
                     rows = self._headed(batch).rows
                     yield rows if columns is None else rows.select(columns)
             except BaseException as error:
@@ -215,6 +232,9 @@ def read_rows_of(plan: Plan, keys: pl.DataFrame) -> Iterator[tuple[pl.DataFrame,
     first = 0
     with Ahead(lambda: plan.spine.read(plan.pushdown)) as batches:
         for batch in batches:
+            if isinstance(batch, Malformed):
+                first += batch.height
+                continue
             judged = through_head(plan, batch)
             place = pl.int_range(judged.rows.height, eager=True)
             found = judged.rows.select(keys.columns).with_columns(place.alias("__place__"))

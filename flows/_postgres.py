@@ -15,10 +15,9 @@ import adbc_driver_manager
 import psycopg
 from psycopg import sql
 
-from flows import _errors
 from flows._secrets import Secret, redact
+from flows._sides import Side
 from flows._types import PgType
-from transforms._errors import LockgateError
 from transforms._words import did_you_mean
 
 _CONNECT_SECONDS = 10
@@ -51,7 +50,7 @@ def uri(connection_string: Secret) -> str:
     return f"{scheme.partition('+')[0]}{separator}{rest}"  # postgresql+psycopg://, as SQLAlchemy's users write it
 
 
-def connect(connection_string: Secret, *, application: str, side: Side) -> Connection:
+def connect(connection_string: Secret, *, application: str, side: PostgresSide) -> Connection:
     """Open a connection in autocommit mode.
 
     Raises:
@@ -101,26 +100,8 @@ class Column:
     pg: PgType
 
 
-@dataclass(frozen=True)
-class Side:
-    """Which end of a run an error belongs to, and what a person calls it.
-
-    Attributes:
-        end: "source" or "target".
-        label: ``source 'source'``, ``target analytics.dim_customers``.
-        address: the connection string with stars, for errors about reaching it.
-    """
-
-    end: str
-    label: str
-    address: str = ""
-
-    def error(self, what: str, message: str) -> LockgateError:
-        """The error class of this end for `what`: ``unreachable``, ``missing``, ``type``, ..."""
-        prefix = self.end.capitalize()
-        general = _errors.ExtractError if self.end == "source" else _errors.LoadError
-        kind: type[LockgateError] = getattr(_errors, f"{prefix}{_CLASSES[what]}Error") if what in _CLASSES else general
-        return kind(f"{self.label}: {message}")
+class PostgresSide(Side):
+    """An end of a run that is a PostgreSQL server."""
 
     @contextmanager
     def mapped(self) -> Iterator[None]:
@@ -140,15 +121,6 @@ class Side:
         raise self.error(what, f"{address.strip()}{': ' if address else ''}{text} {advice}".strip()) from error
 
 
-_CLASSES = {
-    "unreachable": "Unreachable",
-    "authentication": "Authentication",
-    "permission": "Permission",
-    "missing": "Missing",
-    "type": "Type",
-    "busy": "Busy",
-    "lost": "ConnectionLost",
-}
 _NOT_NULL = "23502"
 _UNREACHABLE = ("unreachable", "Check the host, the port and that the server is up; then run again.")
 _LOST = ("lost", "Nothing was published. Run again.")
@@ -260,7 +232,7 @@ def text_equality_is_exact(connection: Connection) -> bool:
     return bool(row and row[0])
 
 
-def require_columns(wanted: list[str], present: list[str], side: Side) -> None:
+def require_columns(wanted: list[str], present: list[str], side: PostgresSide) -> None:
     """Confirm that every wanted column is there.
 
     Raises:

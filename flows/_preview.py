@@ -12,6 +12,7 @@ from flows import _stages
 from flows._config import Pipeline
 from flows._pass import through_head
 from flows._plan import Plan
+from flows.sources._base import Malformed
 from transforms._expressions import clock
 
 
@@ -26,7 +27,7 @@ def first_rows(pipeline: Pipeline, steps: int, limit: int) -> pl.DataFrame:
     """
     begun = replace(pipeline, steps=pipeline.steps[:steps], rules=(), source_rules=(), model=None)
     with clock(datetime.now(UTC)):
-        plan = _stages.planned(begun, {name: source.scan(name) for name, source in begun.sources.items()})
+        plan = _stages.planned(begun, _stages.looked_at(begun))
         if not plan.tail:
             return pl.concat([pl.DataFrame(schema=plan.output), *_enough(plan, limit)])
         return _of_the_whole_set(plan, limit)
@@ -37,6 +38,8 @@ def _enough(plan: Plan, limit: int) -> Iterator[pl.DataFrame]:
     keeps_all = all(segment.counted is None for segment in plan.segments)
     batches = plan.spine.read(replace(plan.pushdown, limit=limit) if keeps_all else plan.pushdown)
     for batch in batches:
+        if isinstance(batch, Malformed):
+            continue
         rows = through_head(plan, batch).rows.head(limit)
         yield rows
         limit -= rows.height

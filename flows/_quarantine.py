@@ -38,15 +38,13 @@ class Quarantine:
         """
         if rows.is_empty():
             return
-        if positions is None:
-            self.add_texts(as_json_texts(rows), reasons)
-        else:
-            self._keep(positions, "read", as_json_texts(rows), reasons)
+        self.add_texts(as_json_texts(rows), reasons, positions)
 
-    def add_texts(self, values: pl.Series, reasons: pl.Series) -> None:
-        """Keep rows that are JSON texts already, as transformed."""
+    def add_texts(self, values: pl.Series, reasons: pl.Series, positions: pl.Series | None = None) -> None:
+        """Keep rows that are JSON texts already: as read, or as transformed where `positions` is None."""
         nowhere = pl.Series([None] * values.len(), dtype=pl.Int64)
-        self._keep(nowhere, "transformed", values, reasons)
+        at, stage = (nowhere, "transformed") if positions is None else (positions, "read")
+        self._keep(at, stage, values, reasons)
 
     def _keep(self, positions: pl.Series, stage: str, values: pl.Series, reasons: pl.Series) -> None:
         frame = pl.DataFrame(

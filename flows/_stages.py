@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -27,7 +28,7 @@ from flows._plan import Plan
 from flows._quarantine import Quarantine
 from flows._report import Reporter, Silent
 from flows.sources import _snapshots
-from flows.sources._base import Extract
+from flows.sources._base import Context, Extract
 from flows.targets._base import Chamber, Violation
 from transforms._errors import LockgateError, TransformError
 from transforms._expressions import clock
@@ -93,12 +94,27 @@ def extract(run: Run) -> Extracts:
         ExtractError: a source cannot be reached or read.
     """
     with run.stage("extract") as facts:
-        extracts = {name: source.scan(name) for name, source in run.pipeline.sources.items()}
+        extracts = {
+            name: source.scan(name, _context(run.pipeline, name, run.folder / "sources" / name))
+            for name, source in run.pipeline.sources.items()
+        }
         for extracted in extracts.values():
             for warning in extracted.warnings:
                 run.warn(warning)
         facts["columns"] = {name: len(extracted.schema) for name, extracted in extracts.items()}
     return extracts
+
+
+def looked_at(pipeline: Pipeline) -> Extracts:
+    """The sources of a pipeline, for whoever only wants to look: nothing is landed that is not looked at."""
+    return {name: source.scan(name, _context(pipeline, name, None)) for name, source in pipeline.sources.items()}
+
+
+def _context(pipeline: Pipeline, name: str, folder: Path | None) -> Context:
+    def state() -> Any:
+        return pipeline.target.state(pipeline.name).get(name)
+
+    return Context(folder, state, sample=folder is None)
 
 
 def transform(run: Run, extracts: Extracts) -> Plan:
@@ -178,7 +194,7 @@ def validate(run: Run, plan: Plan) -> Chamber:
     with run.stage("validate") as facts:
         run.record.rows, run.record.checks = Rows(), []
         run.quarantine = Quarantine(run.folder / "quarantine")
-        chamber = run.pipeline.target.open(run.record, plan.output)
+        chamber = run.pipeline.target.open(run.record, plan.output, run.folder / "target")
         try:
             passed = _passed(run, plan, chamber)
             run.record.staged = chamber.seal()
@@ -198,6 +214,8 @@ def _passed(run: Run, plan: Plan, chamber: Chamber) -> Passed:
     run.record.rows.quarantined = run.quarantine.rows
     run.record.steps = passed.steps
     run.record.tally()
+    extracts = (plan.spine, *plan.sides.values())
+    run.record.state = {extract.name: extract.state() for extract in extracts if extract.state is not None}
     return passed
 
 

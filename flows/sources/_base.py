@@ -9,12 +9,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import polars as pl
 from polars.io.plugins import register_io_source
 from pydantic import BaseModel, ConfigDict
 
+from flows._errors import ExtractError
 from transforms._registry import Registry
 
 Kind = TypeVar("Kind", bound="type[Source]")
@@ -37,6 +39,45 @@ class Pushdown:
 
 
 @dataclass(frozen=True)
+class Malformed:
+    """Records that could not be read as rows; they are counted as read, and go to quarantine.
+
+    Attributes:
+        values: each record as a JSON object text: where it stood, and what stood there.
+        reasons: for each, one phrase: ``malformed: 3 fields, 4 wanted``.
+    """
+
+    values: pl.Series
+    reasons: pl.Series
+
+    @property
+    def height(self) -> int:
+        """The number of records."""
+        return self.values.len()
+
+
+Batch = pl.DataFrame | Malformed
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a run tells a source that is about to be scanned.
+
+    Attributes:
+        folder: the source's own place in the run's workspace, for what cannot be read twice. It is the same
+            for every attempt of a run; it need not exist yet. None outside a run: make a temporary one.
+        state: gives what `Extract.state` handed over when a run of this pipeline was last published to this
+            target; None when none was.
+        sample: whether a look at some rows is all that is wanted (``plan``, ``preview``, ``check``), so that
+            landing everything first would be a waste.
+    """
+
+    folder: Path | None = None
+    state: Callable[[], Any] = lambda: None
+    sample: bool = False
+
+
+@dataclass(frozen=True)
 class Extract:
     """Rows that can be read, and nothing read yet.
 
@@ -45,20 +86,23 @@ class Extract:
         schema: columns and dtypes of the rows as read.
         delivers: the columns that the pipeline delivers; the others may be used and are dropped.
         read: yields the rows as frames of some megabytes, in the source's order; exact for columns
-            and limit, at least the rows of the predicate.
+            and limit, at least the rows of the predicate. Among them, where they stood: `Malformed`.
         describe: says in one line what `read` would ask of the source (SQL, a path).
         pushed: the part of a predicate that the source itself applies, in words; None is none of it.
         warnings: what a person should know about the types of this source.
+        state: called when every row was read: a JSON value that is committed together with the rows, and
+            that the next run finds in its `Context`. None keeps nothing.
         failures: what went wrong while `frame` was read; Polars would show it as an error of its own.
     """
 
     name: str
     schema: pl.Schema
-    read: Callable[[Pushdown], Iterator[pl.DataFrame]]
+    read: Callable[[Pushdown], Iterator[Batch]]
     describe: Callable[[Pushdown], str]
     pushed: Callable[[Pushdown], str | None] = field(default=lambda _pushdown: None)
     delivers: tuple[str, ...] | None = None
     warnings: tuple[str, ...] = ()
+    state: Callable[[], Any] | None = None
     failures: list[BaseException] = field(default_factory=list)
 
     @property
@@ -71,6 +115,8 @@ class Extract:
             needed = _with_predicate_columns(self.schema, columns, predicate)
             try:
                 for batch in self.read(Pushdown(needed, predicate, limit)):
+                    if isinstance(batch, Malformed):
+                        raise _unreadable(self.name, batch)  # noqa: TRY301 - it is kept with the others
                     kept = batch if predicate is None else batch.filter(predicate)
                     yield kept if columns is None else kept.select(columns)
             except BaseException as error:
@@ -78,6 +124,9 @@ class Extract:
                 raise
 
         return register_io_source(scan, schema=self.schema, explain_name=self.name)
+
+
+OUTSIDE = Context()
 
 
 class Source(BaseModel, ABC):
@@ -93,8 +142,12 @@ class Source(BaseModel, ABC):
         return None
 
     @abstractmethod
-    def scan(self, name: str) -> Extract:
-        """Open the source and learn its schema; read no row.
+    def scan(self, name: str, context: Context = OUTSIDE) -> Extract:
+        """Open the source and learn its schema; read no row that can be read again.
+
+        Args:
+            name: the source's name in the configuration, for messages.
+            context: what the run has for it.
 
         Raises:
             ExtractError: it cannot be reached, or what it names is not there.
@@ -117,6 +170,14 @@ def source(kind: Kind) -> Kind:
     """Register a `Source` class under the name of its file."""
     sources.register(kind.__module__.rpartition(".")[2], kind)
     return kind
+
+
+def _unreadable(name: str, malformed: Malformed) -> ExtractError:
+    return ExtractError(
+        f"source {name!r}: a record cannot be read as a row ({malformed.reasons[0]}): {malformed.values[0]}. "
+        "Only rows of the first source can go to quarantine: mend the record, or read it in a pipeline of its own.",
+        source=name,
+    )
 
 
 def _with_predicate_columns(

@@ -15,11 +15,11 @@ import psycopg
 import sqlglot
 from sqlglot.tokenizer_core import Token, TokenType
 
-from flows._postgres import Side, literal
+from flows._postgres import PostgresSide, literal
 from transforms._words import did_you_mean
 
 
-def bound(query: str, parameters: Mapping[str, Any], side: Side) -> str:
+def bound(query: str, parameters: Mapping[str, Any], side: PostgresSide) -> str:
     """The query with a literal for each of its parameters.
 
     Raises:
@@ -50,7 +50,7 @@ def bound(query: str, parameters: Mapping[str, Any], side: Side) -> str:
     return text
 
 
-def _literal(name: str, value: object, side: Side) -> str:
+def _literal(name: str, value: object, side: PostgresSide) -> str:
     if isinstance(value, str) and "\0" in value:
         raise side.error("query", f"the parameter {name!r} holds a zero byte, which PostgreSQL cannot keep. Remove it.")
     try:

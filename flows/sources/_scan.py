@@ -17,7 +17,7 @@ from flows._postgres import (
     SETTLED,
     Column,
     Connection,
-    Side,
+    PostgresSide,
     columns_of,
     connect,
     execute,
@@ -42,7 +42,7 @@ def opened(options: Database, name: str) -> Extract:
     Raises:
         ExtractError: the server, table, column or query cannot be read.
     """
-    side = Side("source", f"source {name!r}", str(options.connection_string))
+    side = PostgresSide("source", f"source {name!r}", str(options.connection_string))
     query = _query(options, side)
     snapshot = _snapshots.of(options.connection_string, side)
     connection = connect(options.connection_string, application=f"lockgate {name}", side=side)
@@ -57,7 +57,7 @@ def opened(options: Database, name: str) -> Extract:
     return Scan(options, name, side, query, columns, exact_text=exact_text, snapshot=snapshot).extract()
 
 
-def _query(options: Database, side: Side) -> str:
+def _query(options: Database, side: PostgresSide) -> str:
     if options.query is not None:
         return bound(options.query, options.parameters, side)
     assert options.table is not None  # noqa: S101 - the model has one or the other
@@ -74,7 +74,7 @@ class Scan:
         self,
         options: Database,
         name: str,
-        side: Side,
+        side: PostgresSide,
         query: str,
         columns: list[Column],
         *,
@@ -174,7 +174,7 @@ class Scan:
         return "a number has no exact Decimal. Cast it in a query."
 
 
-def _require_distinct(columns: list[Column], side: Side) -> None:
+def _require_distinct(columns: list[Column], side: PostgresSide) -> None:
     names = [column.name for column in columns]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise side.error(

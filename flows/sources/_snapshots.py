@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 
-from flows._postgres import Connection, Foreign, Side, connect, execute
+from flows._postgres import Connection, Foreign, PostgresSide, connect, execute
 from flows._secrets import Secret
 
 
 class Snapshot:
     """A transaction that keeps a view of one database open, from its first use until `release`."""
 
-    def __init__(self, connection_string: Secret, side: Side) -> None:
+    def __init__(self, connection_string: Secret, side: PostgresSide) -> None:
         self._connection_string = connection_string
         self._side = side
         self._keeper: Connection | None = None
@@ -70,7 +70,7 @@ def release() -> None:
         snapshot.release()
 
 
-def of(connection_string: Secret, side: Side) -> Snapshot | None:
+def of(connection_string: Secret, side: PostgresSide) -> Snapshot | None:
     """The view of this database that a run shares; None outside of `shared`, where every read has its own."""
     snapshots = _shared.get()
     if snapshots is None:

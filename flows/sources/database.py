@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from flows._secrets import Secret
-from flows.sources._base import Extract, Source, source
+from flows.sources._base import OUTSIDE, Context, Extract, Source, source
 
 
 class Table(BaseModel):
@@ -68,7 +68,7 @@ class Database(Source):
         """``schema.columns``, where they are given."""
         return self.table.columns if self.table else None
 
-    def scan(self, name: str) -> Extract:
+    def scan(self, name: str, context: Context = OUTSIDE) -> Extract:  # noqa: ARG002 - reads again what it is asked for
         """Learn the schema from the catalogue, and promise the rows.
 
         Raises:

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from flows._errors import ExtractError, SourceMissingError
 from flows.sources import _files, _texts
-from flows.sources._base import Extract, Pushdown, Source, source
+from flows.sources._base import OUTSIDE, Context, Extract, Pushdown, Source, source
 from flows.sources._csv import Csv, Encoding
 from flows.sources._json import Json
 from flows.sources._parquet import Parquet
@@ -132,7 +132,7 @@ class File(Source):
         assert kind is not None  # noqa: S101 - ruled out above
         return kind
 
-    def scan(self, name: str) -> Extract:
+    def scan(self, name: str, context: Context = OUTSIDE) -> Extract:  # noqa: ARG002 - reads again what it is asked for
         """Find the files and learn their columns; the types of texts are inferred from every row.
 
         Raises:

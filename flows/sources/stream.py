@@ -8,7 +8,7 @@ from pydantic import Field
 
 from flows._errors import ExtractError
 from flows._secrets import Secret
-from flows.sources._base import Source, source
+from flows.sources._base import OUTSIDE, Context, Source, source
 
 
 @source
@@ -19,7 +19,7 @@ class Stream(Source):
     connection_string: Secret
     topic: Annotated[str, Field(min_length=1)]
 
-    def scan(self, name: str) -> NoReturn:
+    def scan(self, name: str, context: Context = OUTSIDE) -> NoReturn:  # noqa: ARG002 - the signature of every source
         """Refuse to read.
 
         Raises:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -131,8 +132,14 @@ class Target(BaseModel, ABC):
         """The target's name for people: ``analytics.dim_customers``."""
 
     @abstractmethod
-    def open(self, record: RunRecord, schema: pl.Schema) -> Chamber:
+    def open(self, record: RunRecord, schema: pl.Schema, folder: Path | None = None) -> Chamber:
         """Lock the target against other runs, check that `schema` fits, and open a chamber.
+
+        Args:
+            record: of the run.
+            schema: columns and dtypes of the rows to come.
+            folder: the target's own place in the run's workspace, for a target that cannot stage rows itself.
+                It need not exist yet. None outside a run: make a temporary one.
 
         Raises:
             LoadError: the target cannot be reached, another run holds it, or a column does not fit.
@@ -153,6 +160,10 @@ class Target(BaseModel, ABC):
     @abstractmethod
     def record(self, record: RunRecord, quarantine: Quarantine | None) -> None:
         """Keep the record, and the quarantine, of a run that published nothing."""
+
+    @abstractmethod
+    def state(self, pipeline: str) -> dict[str, Any]:
+        """What the sources of `pipeline` had remembered with the newest published load, by their names."""
 
     @abstractmethod
     def history(self, pipeline: str, limit: int) -> list[dict[str, Any]]:

@@ -177,6 +177,7 @@ class PostgresChamber(Chamber):
             published = self._published()
             _settle(record, published)
             _system.write(self._connection, record)
+            _system.write_state(self._connection, record)
             execute(self._connection, f"DROP TABLE IF EXISTS {self.staged.quoted}")
         return published
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from flows._errors import RefusedError
-from flows._postgres import Connection, Side, execute, quote
+from flows._postgres import Connection, PostgresSide, execute, quote
 from flows.targets._layout import Layout
 from flows.targets._publish import Staged
 
 
-def refuse_empty(staged: Staged, side: Side) -> None:
+def refuse_empty(staged: Staged, side: PostgresSide) -> None:
     """An overwrite with nothing would leave nothing.
 
     Raises:
@@ -23,7 +23,7 @@ def refuse_empty(staged: Staged, side: Side) -> None:
         )
 
 
-def refuse_lost_rows(connection: Connection, staged: Staged, side: Side) -> None:
+def refuse_lost_rows(connection: Connection, staged: Staged, side: PostgresSide) -> None:
     """A server that crashed forgets what was staged without a log.
 
     Raises:
@@ -36,7 +36,7 @@ def refuse_lost_rows(connection: Connection, staged: Staged, side: Side) -> None
         )
 
 
-def refuse_missing_keys(connection: Connection, staged: Staged, key: tuple[str, ...], side: Side) -> None:
+def refuse_missing_keys(connection: Connection, staged: Staged, key: tuple[str, ...], side: PostgresSide) -> None:
     """A row without a key would be inserted again by every merge.
 
     Raises:
@@ -51,7 +51,7 @@ def refuse_missing_keys(connection: Connection, staged: Staged, key: tuple[str, 
         )
 
 
-def refuse_repeated_keys(connection: Connection, staged: Staged, layout: Layout, side: Side) -> None:
+def refuse_repeated_keys(connection: Connection, staged: Staged, layout: Layout, side: PostgresSide) -> None:
     """A merge would take one of several rows with the same key, and nobody could say which.
 
     Raises:
@@ -62,7 +62,7 @@ def refuse_repeated_keys(connection: Connection, staged: Staged, layout: Layout,
         raise shared_key(layout.key, side)
 
 
-def shared_key(key: tuple[str, ...], side: Side) -> Exception:
+def shared_key(key: tuple[str, ...], side: PostgresSide) -> Exception:
     """The error of rows that share a key."""
     return side.error(
         "constraint",

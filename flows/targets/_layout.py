@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from flows._postgres import Side, quote
+from flows._postgres import PostgresSide, quote
 from flows._types import DoesNotFit, PgType, Writing, created_type, writing
 from flows.targets._catalog import NAME, PLACE, Index, TableInfo
 from transforms._words import did_you_mean
@@ -56,7 +56,7 @@ class Layout:
         """The wire type of each column, in order."""
         return {column.name: column.writing.wire for column in self.columns}
 
-    def cast(self, rows: pl.DataFrame, side: Side) -> pl.DataFrame:
+    def cast(self, rows: pl.DataFrame, side: PostgresSide) -> pl.DataFrame:
         """Cast a frame to exactly the wire types.
 
         Raises:
@@ -139,7 +139,7 @@ class Layout:
         return (Index(name, definition, self.key, True, "PRIMARY KEY"),)
 
 
-def place(schema: pl.Schema, table: TableInfo, side: Side, *, key: tuple[str, ...], overwrites: bool) -> Layout:
+def place(schema: pl.Schema, table: TableInfo, side: PostgresSide, *, key: tuple[str, ...], overwrites: bool) -> Layout:
     """Place the columns of `schema` in `table`.
 
     Raises:
@@ -172,7 +172,7 @@ def place(schema: pl.Schema, table: TableInfo, side: Side, *, key: tuple[str, ..
     return Layout(table, tuple(placed), key or table.primary_key, swaps)
 
 
-def _writable(name: str, table: TableInfo, side: Side) -> None:
+def _writable(name: str, table: TableInfo, side: PostgresSide) -> None:
     present = {column.name: column for column in table.columns}
     if name not in present:
         known = did_you_mean(name, present, word="Present")

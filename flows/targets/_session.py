@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 
-from flows._postgres import Connection, Side, execute, literal, quote
+from flows._postgres import Connection, PostgresSide, execute, literal, quote
 from flows.targets._catalog import TableInfo
 from flows.targets._system import SCHEMA
 from flows.targets._table import PostgresTable
@@ -30,7 +30,7 @@ def opened(table: PostgresTable, purpose: str) -> Connection:
     return connection
 
 
-def _lock(connection: Connection, table: TableInfo, side: Side) -> None:
+def _lock(connection: Connection, table: TableInfo, side: PostgresSide) -> None:
     key = f"hashtextextended({literal(f'lockgate: {table.schema}.{table.name}')}, 0)"
     row = execute(connection, f"SELECT pg_try_advisory_lock({key})").fetchone()
     if row and row[0]:

@@ -1,4 +1,4 @@
-"""The system tables beside the data, in schema ``lockgate``: the ledger and the quarantine."""
+"""The system tables beside the data, in schema ``lockgate``: the ledger, the quarantine and the state."""
 
 from __future__ import annotations
 
@@ -39,14 +39,21 @@ CREATE TABLE IF NOT EXISTS lockgate.quarantine (
     reasons text[] NOT NULL,
     PRIMARY KEY (run_id, number)
 );
+CREATE TABLE IF NOT EXISTS lockgate.state (
+    pipeline text NOT NULL,
+    source text NOT NULL,
+    value jsonb NOT NULL,
+    run_id text NOT NULL,
+    PRIMARY KEY (pipeline, source)
+);
+COMMENT ON TABLE lockgate.state IS 'What sources remember from load to load, committed together with its data.';
 COMMENT ON TABLE lockgate.quarantine IS 'Rows that broke a rule, as they were read, with the rules they broke.';
 """
 
 
 def prepare(connection: Connection) -> None:
     """Make the schema and its tables where they are missing; safe with others doing the same."""
-    row = execute(connection, "SELECT to_regclass('lockgate.loads'), to_regclass('lockgate.quarantine')").fetchone()
-    if row and all(row):
+    if all(_is_there(connection, table) for table in ("loads", "quarantine", "state")):
         return
     with connection.transaction():
         execute(connection, f"SELECT pg_advisory_xact_lock(hashtextextended({literal(_SETUP_LOCK)}, 0))")
@@ -74,6 +81,24 @@ def write(connection: Connection, record: RunRecord) -> None:
     )  # fmt: skip
 
 
+def write_state(connection: Connection, record: RunRecord) -> None:
+    """Keep what the sources of a run want remembered, in the caller's transaction."""
+    for source, value in record.state.items():
+        execute(
+            connection,
+            "INSERT INTO lockgate.state (pipeline, source, value, run_id) VALUES (%s, %s, %s::jsonb, %s) "
+            "ON CONFLICT (pipeline, source) DO UPDATE SET value = excluded.value, run_id = excluded.run_id",
+            (record.pipeline, source, json.dumps(value), record.run_id),
+        )
+
+
+def state(connection: Connection, pipeline: str) -> dict[str, Any]:
+    """What the sources of a pipeline had remembered, by their names."""
+    if not _is_there(connection, "state"):
+        return {}
+    return dict(execute(connection, "SELECT source, value FROM lockgate.state WHERE pipeline = %s", (pipeline,)))
+
+
 def write_quarantine(connection: Connection, record: RunRecord, quarantine: Quarantine) -> None:
     """Copy a run's quarantined rows into the quarantine, in the caller's transaction."""
     if not quarantine.rows:
@@ -93,7 +118,7 @@ def write_quarantine(connection: Connection, record: RunRecord, quarantine: Quar
 
 def history(connection: Connection, pipeline: str, limit: int) -> list[dict[str, Any]]:
     """The newest runs of a pipeline, newest first; none where the ledger is not there yet."""
-    if not _is_there(connection):
+    if not _is_there(connection, "loads"):
         return []
     query = "SELECT record FROM lockgate.loads WHERE pipeline = %s ORDER BY started_at DESC, run_id DESC LIMIT %s"
     return [record for (record,) in execute(connection, query, (pipeline, limit))]
@@ -101,7 +126,7 @@ def history(connection: Connection, pipeline: str, limit: int) -> list[dict[str,
 
 def quarantined(connection: Connection, pipeline: str, run_id: str | None, limit: int) -> list[dict[str, Any]]:
     """Quarantined rows of one run; of the newest run that has any where `run_id` is None."""
-    if not _is_there(connection):
+    if not _is_there(connection, "quarantine"):
         return []
     query = """
         SELECT run_id, row, stage, "values", reasons FROM lockgate.quarantine
@@ -116,6 +141,6 @@ def quarantined(connection: Connection, pipeline: str, run_id: str | None, limit
     ]
 
 
-def _is_there(connection: Connection) -> bool:
-    row = execute(connection, "SELECT to_regclass('lockgate.loads') IS NOT NULL").fetchone()
+def _is_there(connection: Connection, table: str) -> bool:
+    row = execute(connection, "SELECT to_regclass(%s) IS NOT NULL", (f"{SCHEMA}.{table}",)).fetchone()
     return bool(row and row[0])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from flows._ledger import RunRecord
-from flows._postgres import Connection, Side, connect, execute
+from flows._postgres import Connection, PostgresSide, connect, execute
 from flows._quarantine import Quarantine
 from flows.targets import _system
 from flows.targets._catalog import TableInfo, describe
@@ -27,7 +27,7 @@ class PostgresTable:
 
     def __init__(self, options: Database) -> None:
         self.options = options
-        self.side = Side("target", f"target {options.label}", str(options.connection_string))
+        self.side = PostgresSide("target", f"target {options.label}", str(options.connection_string))
 
     def connect(self, purpose: str) -> Connection:
         """Open a connection that the server's administrator knows by `purpose`."""
@@ -93,6 +93,11 @@ class PostgresTable:
                 if quarantine is not None:
                     _system.write_quarantine(connection, record, quarantine)
                 _system.write(connection, record)
+
+    def state(self, pipeline: str) -> dict[str, Any]:
+        """What the sources of `pipeline` had remembered with the newest published load."""
+        with closing(self.connect(pipeline)) as connection, self.side.mapped():
+            return _system.state(connection, pipeline)
 
     def history(self, pipeline: str, limit: int) -> list[dict[str, Any]]:
         """The newest runs of `pipeline`, newest first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import polars as pl
@@ -75,7 +76,7 @@ class Database(Target):
         """The table, as the configuration names it."""
         return self.table_name
 
-    def open(self, record: RunRecord, schema: pl.Schema) -> Chamber:
+    def open(self, record: RunRecord, schema: pl.Schema, folder: Path | None = None) -> Chamber:  # noqa: ARG002 - the database stages
         """Lock the table against other runs, and open a staging table beside it."""
         from flows.targets._chamber import PostgresChamber  # noqa: PLC0415 - pyarrow and pgpq are for runs only
 
@@ -92,6 +93,10 @@ class Database(Target):
     def record(self, record: RunRecord, quarantine: Quarantine | None) -> None:
         """Keep the record of a run that published nothing, in a transaction of its own."""
         self._table.record(record, quarantine)
+
+    def state(self, pipeline: str) -> dict[str, Any]:
+        """What the sources of `pipeline` had remembered."""
+        return self._table.state(pipeline)
 
     def history(self, pipeline: str, limit: int) -> list[dict[str, Any]]:
         """The newest runs of `pipeline`, newest first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import polars as pl
@@ -30,7 +31,7 @@ class Stream(Target):
         """The topic."""
         return self.topic
 
-    def open(self, record: RunRecord, schema: pl.Schema) -> NoReturn:  # noqa: ARG002 - the signature of every target
+    def open(self, record: RunRecord, schema: pl.Schema, folder: Path | None = None) -> NoReturn:  # noqa: ARG002 - the signature of every target
         """Refuse to publish."""
         self._refuse()
 
@@ -44,6 +45,10 @@ class Stream(Target):
 
     def record(self, record: RunRecord, quarantine: Quarantine | None) -> NoReturn:  # noqa: ARG002 - as above
         """Refuse to keep a record."""
+        self._refuse()
+
+    def state(self, pipeline: str) -> dict[str, Any]:  # noqa: ARG002 - as above
+        """Refuse to look for what cannot be there."""
         self._refuse()
 
     def history(self, pipeline: str, limit: int) -> list[dict[str, Any]]:  # noqa: ARG002 - as above
