@@ -26,7 +26,8 @@ from flows._postgres import (
     text_equality_is_exact,
     uri,
 )
-from flows._types import FIRST_DAY, FIRST_MICROSECOND, MORE_DECIMALS, PgType, Reading, reading
+from flows._reading import FIRST_DAY, FIRST_MICROSECOND, MORE_DECIMALS, Reading, reading
+from flows._types import PgType
 from flows.sources import _snapshots
 from flows.sources._base import Extract, Pushdown
 from flows.sources._parameters import bound

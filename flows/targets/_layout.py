@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import polars as pl
 
 from flows._postgres import PostgresSide, quote
-from flows._types import DoesNotFit, PgType, Writing, created_type, writing
+from flows._types import PgType
+from flows._writing import DoesNotFit, Writing, created_type, writing
 from flows.targets._catalog import NAME, PLACE, Index, TableInfo
 from transforms._words import did_you_mean
 
