@@ -1,13 +1,17 @@
-"""What every test may lean on: an environment of its own, and a real PostgreSQL."""
+"""What every test may lean on: an environment of its own, a real PostgreSQL, and a place that speaks S3."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
@@ -25,7 +29,7 @@ HOME = tempfile.TemporaryDirectory(prefix="lockgate-tests-")
 Path(HOME.name).chmod(0o755)
 
 # The developer's own settings and data are hidden before any test module is imported.
-for variable in [name for name in os.environ if name.startswith(("LOCKGATE_", "PREFECT_", "PG"))]:
+for variable in [name for name in os.environ if name.startswith(("LOCKGATE_", "PREFECT_", "PG", "AWS_"))]:
     del os.environ[variable]
 # Commands that are shown to people begin with "python", as in an activated environment.
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -34,6 +38,7 @@ os.environ |= {
     "PREFECT_HOME": f"{HOME.name}/prefect",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
+    "AWS_EC2_METADATA_DISABLED": "true",
 }
 
 
@@ -128,3 +133,74 @@ def connect(database: str) -> Iterator[Connect]:
     yield open_one
     for connection in opened:
         connection.close()
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """An empty bucket of one test.
+
+    Attributes:
+        name: of the bucket.
+        options: `storage_options` of a source or target that gets in.
+    """
+
+    name: str
+    options: dict[str, str] = field(repr=False)
+
+    @property
+    def url(self) -> str:
+        """``s3://bucket``."""
+        return f"s3://{self.name}"
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an S3 server of this test session: a process of its own, as delta-rs needs it."""
+    command = shutil.which("moto_server")
+    if command is None:
+        need = "needs moto's S3 server: pip install 'lockgate[dev]'"
+        pytest.fail(need) if os.environ.get("CI") == "true" else pytest.skip(need)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = tmp_path_factory.mktemp("s3") / "server.log"
+    with log.open("wb") as output:
+        server = subprocess.Popen([command, "-H", "127.0.0.1", "-p", str(port)], stdout=output, stderr=output)
+    try:
+        _await_port(port, server, log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.fixture
+def s3(s3_server: str) -> Bucket:
+    """An empty bucket of this test alone, on a real endpoint."""
+    import botocore.session  # noqa: PLC0415 - only tests of S3 pay for it
+
+    options = {"key": "testing", "secret": "hush-s3-secret", "endpoint_url": s3_server, "region": "eu-central-1"}
+    name = f"bucket-{uuid.uuid4().hex}"
+    client = botocore.session.Session().create_client(
+        "s3",
+        region_name=options["region"],
+        endpoint_url=s3_server,
+        aws_access_key_id=options["key"],
+        aws_secret_access_key=options["secret"],
+    )
+    client.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": options["region"]})
+    client.close()
+    return Bucket(name, options)
+
+
+def _await_port(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until a server answers."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+    pytest.fail(f"the server did not start: {log.read_text()[-2000:]}")
