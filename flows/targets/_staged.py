@@ -141,8 +141,8 @@ class StagedFiles:
     def _put(self, rows: pl.DataFrame, partition: Mapping[str, Any]) -> None:
         if self._open is None:
             path = self._new_path(partition)
-            group_bytes = min(_ROW_GROUP_BYTES, self._limit or _ROW_GROUP_BYTES)
-            self._open = _Open(path, partition, self._local(path), rows, self._inner, group_bytes)
+            group = _group_rows(rows, min(_ROW_GROUP_BYTES, self._limit or _ROW_GROUP_BYTES))
+            self._open = _Open(path, partition, self._local(path), self._inner, group)
         with self.store.mapped():
             self._open.put(rows)
             if self._limit is not None and self._open.bytes >= self._limit:
@@ -252,6 +252,10 @@ class StagedFiles:
     def _numbered(self, file: StagedFile) -> pl.LazyFrame:
         return self.frame([file]).with_row_index(_PLACE)
 
+    def release(self) -> None:
+        """Hand the files over: they were published, and `remove` leaves them where they are."""
+        self.files = []
+
     def remove(self) -> None:
         """Stop, and remove every file that is still where it was staged; safe to call twice."""
         if self._open is not None:
@@ -281,21 +285,11 @@ class StagedFiles:
 class _Open:
     """A file that is being written."""
 
-    def __init__(
-        self,
-        path: str,
-        partition: Mapping[str, Any],
-        file: Path,
-        first: pl.DataFrame,
-        schema: pl.Schema,
-        group_bytes: int,
-    ) -> None:
+    def __init__(self, path: str, partition: Mapping[str, Any], file: Path, schema: pl.Schema, group: int) -> None:
         self.path = path
         self.partition = partition
         self.file = file
         self.rows = 0
-        group = group_bytes * first.height // max(int(first.estimated_size()), 1)
-        group = min(max(group, _FEWEST_ROWS), _MOST_ROWS)
         self.sink = Sink(schema, lambda frame: frame.sink_parquet(file, compression="zstd", row_group_size=group))
 
     @property
@@ -307,6 +301,12 @@ class _Open:
         """Hand over a batch."""
         self.sink.put(rows)
         self.rows += rows.height
+
+
+def _group_rows(rows: pl.DataFrame, group_bytes: int) -> int:
+    """How many rows like these make a row group of about `group_bytes` in memory."""
+    group = group_bytes * rows.height // max(int(rows.estimated_size()), 1)
+    return min(max(group, _FEWEST_ROWS), _MOST_ROWS)
 
 
 def _statistics(file: Path) -> dict[str, Statistics]:
