@@ -26,7 +26,7 @@ from flows import _quarantine
 from flows._ledger import RunRecord
 from flows._quarantine import Quarantine
 from flows._storage import Store
-from flows.targets._places import replacing, safe
+from flows.targets._durable import replacing, safe
 from flows.targets._sink import Sink
 from transforms._errors import LockgateError
 

@@ -7,15 +7,36 @@ call for all of them takes 0.11 s, and pyarrow's writer, which stays open, 0.48 
 
 from __future__ import annotations
 
+import os
 import queue
+import re
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import polars as pl
 from polars.io.plugins import register_io_source
 
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 _DEPTH = 2
 _POLL_SECONDS = 0.1
+
+
+@contextmanager
+def os_errors() -> Iterator[None]:
+    """Let what the system said to Polars be an OSError with its number, so that it is told like any other.
+
+    Raises:
+        OSError: the disk is full, a folder may not be written, and the like.
+    """
+    try:
+        yield
+    except (OSError, pl.exceptions.PolarsError) as error:
+        said = _OS_ERROR.search(str(error))
+        if said is None:
+            raise
+        number = int(said[1])
+        raise OSError(number, os.strerror(number)) from error
 
 
 class _Abandoned(Exception):  # noqa: N818 - nobody is told of it: it only ends the plan
@@ -88,6 +109,7 @@ class Sink:
 
     def _run(self) -> None:
         try:
-            self._write(self._frame)
+            with os_errors():
+                self._write(self._frame)
         except BaseException as error:  # noqa: BLE001 - Polars panics are BaseExceptions; raised where rows come from
             self._failed = error

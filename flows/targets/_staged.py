@@ -20,7 +20,7 @@ from flows._quarantine import as_json_texts
 from flows._storage import Store
 from flows.targets._base import Taken, Violation
 from flows.targets._partitions import Partitions, hive_folder
-from flows.targets._sink import Sink
+from flows.targets._sink import Sink, os_errors
 from transforms._words import counted
 from validations._contract import SetRule
 
@@ -70,7 +70,8 @@ class StagedFiles:
         store: a disk of this machine, or S3.
         schema: columns and dtypes of the rows to come, partition columns included.
         folder: below the store's path; it need not exist yet.
-        name: how the files' names begin; they go on ``-00000.parquet``.
+        name: how the files' names begin; they go on ``-00000``.
+        suffix: how they end; anything but ``.parquet`` hides them from who reads ``**/*.parquet``.
         scratch: a folder of this machine for what is on its way; None makes a temporary one.
         partition_by: columns that become folders ``name=value``; one column at least must be left over.
         target_file_bytes: how large a file should be; None is one file for each partition.
@@ -84,6 +85,7 @@ class StagedFiles:
         *,
         folder: str = "",
         name: str = "part",
+        suffix: str = ".parquet",
         scratch: Path | None = None,
         partition_by: Sequence[str] = (),
         target_file_bytes: int | None = TARGET_FILE_BYTES,
@@ -96,6 +98,7 @@ class StagedFiles:
         self._inner = pl.Schema({column: dtype for column, dtype in schema.items() if column not in self.partition_by})
         self._folder = folder.strip("/")
         self._name = name
+        self._suffix = suffix
         self._limit = target_file_bytes
         self._with_statistics = statistics
         self._temporary = tempfile.TemporaryDirectory(prefix="lockgate-") if scratch is None else None
@@ -150,7 +153,7 @@ class StagedFiles:
 
     def _new_path(self, partition: Mapping[str, Any]) -> str:
         self._made += 1
-        parts = (self._folder, hive_folder(partition), f"{self._name}-{self._made - 1:05}.parquet")
+        parts = (self._folder, hive_folder(partition), f"{self._name}-{self._made - 1:05}{self._suffix}")
         return "/".join(filter(None, parts))
 
     def _close(self) -> None:
@@ -245,7 +248,8 @@ class StagedFiles:
         if places.len() < file.rows:
             path = self._new_path(file.partition)
             left = self._numbered(file).filter(~pl.col(_PLACE).is_in(places.implode())).select(list(self._inner))
-            left.sink_parquet(self._local(path), compression="zstd", row_group_size=_ROWS_REWRITTEN)
+            with os_errors():
+                left.sink_parquet(self._local(path), compression="zstd", row_group_size=_ROWS_REWRITTEN)
             yield self._delivered(path, file.partition, file.rows - places.len())
         self._delete(file.path)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
@@ -10,6 +13,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 _LONGEST_NAME = 120
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
 
 
 def safe(name: str) -> str:
@@ -44,3 +49,40 @@ def sync(place: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class Lock:
+    """An exclusive lock on a file, which the system lets go of when the process dies.
+
+    Raises:
+        BlockingIOError: somebody else has it.
+    """
+
+    def __init__(self, place: Path) -> None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        self._file = place.open("ab")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def release(self) -> None:
+        """Let go; safe to call twice."""
+        self._file.close()
+
+
+def exchange(new: Path, old: Path) -> None:
+    """Let two folders change names in one step: nobody finds neither, or both.
+
+    Raises:
+        OSError: with errno ENOTSUP where the system or its file system cannot do that.
+    """
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:  # not Linux
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP), str(old)) from None
+    if renameat2(_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(old), _RENAME_EXCHANGE):
+        number = ctypes.get_errno()
+        number = errno.ENOTSUP if number in {errno.EINVAL, errno.ENOSYS} else number
+        raise OSError(number, os.strerror(number), str(old))
