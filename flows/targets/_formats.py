@@ -18,11 +18,6 @@ from transforms._words import did_you_mean
 Kind = Literal["csv", "ndjson", "parquet", "ipc"]
 Compression = Literal["uncompressed", "gzip", "zstd"]
 
-SUFFIXES: dict[str, Kind] = {
-    ".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson", ".parquet": "parquet", ".pq": "parquet",
-    ".ipc": "ipc", ".arrow": "ipc", ".feather": "ipc",
-}  # fmt: skip
-COMPRESSED: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
 _NESTED = (pl.List, pl.Array, pl.Struct)
 _COPY_BYTES = 1_000_000
 
@@ -266,7 +261,7 @@ class Ndjson(Lines):
                 )
         return self
 
-    def columns(self, file: Path) -> None:  # noqa: ARG002 - every line says its own
+    def columns(self, file: Path) -> None:
         """Anything."""
 
     def _sink(self, frame: pl.LazyFrame, file: Path, *, first: bool) -> None:  # noqa: ARG002 - there is no header
@@ -281,10 +276,10 @@ def _parts(dtype: pl.DataType) -> Iterator[pl.DataType]:
     """A dtype, and those that it is made of."""
     yield dtype
     if isinstance(dtype, pl.List | pl.Array):
-        yield from _parts(dtype.inner)
+        yield from _parts(dtype.inner)  # type: ignore[arg-type] # a schema's dtypes are instances
     elif isinstance(dtype, pl.Struct):
         for field in dtype.fields:
-            yield from _parts(field.dtype)
+            yield from _parts(field.dtype)  # type: ignore[arg-type] # as above
 
 
 def _finite(value: pl.Expr, dtype: pl.DataType) -> pl.Expr | None:
@@ -292,11 +287,11 @@ def _finite(value: pl.Expr, dtype: pl.DataType) -> pl.Expr | None:
     if dtype.is_float():
         return value.is_finite()
     if isinstance(dtype, pl.List | pl.Array):
-        inner = _finite(pl.element(), dtype.inner)
+        inner = _finite(pl.element(), dtype.inner)  # type: ignore[arg-type] # as above
         lists = value if isinstance(dtype, pl.List) else value.arr.to_list()
         return None if inner is None else lists.list.eval(inner).list.all()
     if isinstance(dtype, pl.Struct):
-        fields = [_finite(value.struct.field(field.name), field.dtype) for field in dtype.fields]
+        fields = [_finite(value.struct.field(one.name), one.dtype) for one in dtype.fields]  # type: ignore[arg-type] # as above
         found = [field for field in fields if field is not None]
         return pl.all_horizontal(field.fill_null(value=True) for field in found) if found else None
     return None

@@ -1,7 +1,8 @@
 """The system files of targets that are files: the ledger, the quarantine and the state, in ``_lockgate/`` beside them.
 
     loads/PIPELINE/RUN.json          what became of a run
-    quarantine/PIPELINE/RUN.parquet  rows that broke a rule, as they were read
+    quarantine/PIPELINE/RUN.quarantine  rows that broke a rule, as they were read: Parquet, which
+                                     nobody takes for data who reads **/*.parquet
     state/PIPELINE.json              what the sources remember from load to load
     intents/TARGET/RUN.json          a load about to be published, and how to tell whether it was
 
@@ -17,6 +18,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from transforms._errors import LockgateError
 FOLDER = "_lockgate"
 Proof = dict[str, Any]
 Entry = dict[str, Any]
+_FORGOTTEN = timedelta(days=7)
 _SECOND = len("20260131T235959")  # of a run id: what it sorts by
 
 
@@ -74,26 +77,33 @@ class Journal:
             self._remove(self._intent(record.run_id))
             self._remove(self._quarantine(record.pipeline, record.run_id))
 
-    def clear(self) -> None:
-        """File away or take back what killed runs intended; only for who holds the target's lock.
+    def clear(self, *, alone: bool = True) -> None:
+        """File away what killed runs published, and take back what they only intended.
+
+        Args:
+            alone: whether no other run can be publishing, because a lock is held. Otherwise an intent
+                that proves nothing may still be somebody's, and stays for some days.
 
         Raises:
             LoadError: the files cannot be read or written.
         """
+        forgotten = f"{datetime.now(UTC) - _FORGOTTEN:%Y%m%dT%H%M%S}"
         for run_id, entry in self._intended():
             if self._has(entry["proof"]):
                 self._settle(run_id)
-            else:
+            elif alone or run_id < forgotten:
                 with self.store.mapped():
                     self._remove(self._intent(run_id))
                     self._remove(self._quarantine(entry["record"]["pipeline"], run_id))
 
     def keep(self, record: RunRecord, quarantine: Quarantine | None) -> None:
-        """Keep the record, and the quarantine, of a run that published nothing.
+        """Keep the record, and the quarantine, of a run that published nothing; one that did has its record already.
 
         Raises:
             LoadError: they cannot be written.
         """
+        if self.find(record.pipeline, record.run_id) is not None:
+            return
         with self.store.mapped():
             if quarantine is not None:
                 self._keep_quarantine(record, quarantine)
@@ -187,7 +197,7 @@ class Journal:
         return f"{self._root}/state/{safe(pipeline)}.json"
 
     def _quarantine(self, pipeline: str, run_id: str) -> str:
-        return f"{self._root}/quarantine/{safe(pipeline)}/{run_id}.parquet"
+        return f"{self._root}/quarantine/{safe(pipeline)}/{run_id}.quarantine"
 
     def _listed(self, folder: str) -> list[str]:
         """Names in a folder, but for those that are still being written."""
