@@ -6,9 +6,10 @@ errors are mapped once, here, with ``from``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import adbc_driver_manager
@@ -22,6 +23,7 @@ from transforms._words import did_you_mean
 
 _CONNECT_SECONDS = 10
 _NO_MODIFIER = 4  # modifiers of a numeric are counted from here
+_ALL_DIGITS = 6  # of a second, that a time can keep
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 #: A session of ours: texts that mean the same everywhere, and no timeout that somebody set for short queries.
@@ -122,6 +124,9 @@ class PostgresSide(Side):
 
 
 _NOT_NULL = "23502"
+_NO_SUCH_CHARACTER = "22P05"
+#: Where a COPY stopped: the server names the column in the context of its error.
+_COPIED_COLUMN = re.compile(r"^COPY .*, line \d+, column (.+?)(?:: .*)?$", re.MULTILINE)
 _UNREACHABLE = ("unreachable", "Check the host, the port and that the server is up; then run again.")
 _LOST = ("lost", "Nothing was published. Run again.")
 _AUTHENTICATION = ("authentication", "Check the user and the password.")
@@ -188,17 +193,21 @@ def _of_the_server(state: str, diagnosis: psycopg.errors.Diagnostic) -> str:
     text, detail = diagnosis.message_primary or "", diagnosis.message_detail or ""
     if state == _NOT_NULL:
         return f"column {diagnosis.column_name!r} takes no nulls, and a row has one there"
+    if column := _COPIED_COLUMN.search(diagnosis.context or ""):
+        text = f"column {column[1]!r}: {text}"
+    if "0x00" in text or state == _NO_SUCH_CHARACTER:
+        text = f"{text} (PostgreSQL's texts hold no NUL character)"
     if not state.startswith("23") or not detail or detail.startswith("Failing row"):
         return text
     return f"{text} ({detail.rstrip('.')})"
 
 
 _DESCRIBE = """
-SELECT t.typcategory = 'A' AND t.typelem <> 0 AS is_array,
+SELECT item.oid IS NOT NULL AS is_array,
        CASE WHEN coalesce(item.typtype, t.typtype) = 'e' THEN 'enum' ELSE coalesce(item.typname, t.typname) END,
-       format_type(t.oid, d.modifier)
+       format_type(t.oid, d.modifier), format_type(t.oid, -1)
 FROM unnest(%s::oid[], %s::int4[]) WITH ORDINALITY AS d (type, modifier, position)
-JOIN pg_type t ON t.oid = d.type LEFT JOIN pg_type item ON item.oid = t.typelem AND t.typcategory = 'A'
+JOIN pg_type t ON t.oid = d.type LEFT JOIN pg_type item ON item.typarray = t.oid
 ORDER BY d.position
 """
 
@@ -212,18 +221,35 @@ def columns_of(connection: Connection, query: str) -> list[Column]:
     return [
         Column(
             column.name,
-            _pg_type(is_array, name, formatted if column.type_display.isdigit() else column.type_display, modifier),
+            _pg_type(
+                PgType(
+                    name, formatted if column.type_display.isdigit() else column.type_display, is_array, plain=plain
+                ),
+                modifier,
+            ),
         )
-        for column, modifier, (is_array, name, formatted) in zip(described, modifiers, types, strict=True)
+        for column, modifier, (is_array, name, formatted, plain) in zip(described, modifiers, types, strict=True)
     ]
 
 
-def _pg_type(is_array: bool, name: str, text: str, modifier: int) -> PgType:
-    """The type; a numeric's modifier holds its precision, and its scale as eleven bits with a sign."""
-    if name != "numeric" or modifier < _NO_MODIFIER:
-        return PgType(name, text, is_array)
+_TIMES = {"time", "timetz", "timestamp", "timestamptz", "interval"}
+
+
+def _pg_type(pg: PgType, modifier: int) -> PgType:
+    """The type with what its modifier says.
+
+    A numeric's holds its precision, and its scale as eleven bits with a sign; that of a time how many digits of a
+    second are kept, in its lower half.
+    """
+    if modifier < 0:
+        return replace(pg, plain="")
+    if pg.name in _TIMES:
+        digits = modifier & 0xFFFF
+        return replace(pg, precision=digits) if digits < _ALL_DIGITS else pg
+    if pg.name != "numeric" or modifier < _NO_MODIFIER:
+        return pg
     packed = modifier - _NO_MODIFIER
-    return PgType(name, text, is_array, packed >> 16, ((packed & 0x7FF) ^ 0x400) - 0x400)
+    return replace(pg, precision=packed >> 16, scale=((packed & 0x7FF) ^ 0x400) - 0x400)
 
 
 def text_equality_is_exact(connection: Connection) -> bool:

@@ -33,8 +33,12 @@ READ_AS_IS: dict[str, pl.DataType] = {
     "timestamp": pl.Datetime("us"),
     "timestamptz": UTC,
 }
+#: PostgreSQL's first day, 4714-11-24 BC, as Polars counts: in its binary form 'infinity', '-infinity' and moments
+#: after the year 294246 overflow, and arrive before it.
+FIRST_DAY = -2_440_588
+FIRST_MICROSECOND = FIRST_DAY * 86_400_000_000
 #: One-dimensional arrays of these are read as lists; the driver would flatten more dimensions unseen.
-LIST_ITEMS = {"int2", "int4", "int8", "bool", "float4", "float8", "text", "varchar", "date", "timestamp"}
+LIST_ITEMS = {"int2", "int4", "int8", "bool", "float4", "float8", "text", "varchar", "bpchar", "date", "timestamp"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,9 @@ class PgType:
         name: ``pg_type.typname``; ``enum`` for any enumeration; of an array, its item's name.
         text: how SQL spells it: ``numeric(12,2)``.
         is_array: whether it is an array of `name`.
-        precision, scale: of a numeric; None where it is unconstrained.
+        precision, scale: of a numeric; None where it is unconstrained. `precision` is also how many digits of a
+            second a time, timestamp or interval keeps; None where it keeps all six.
+        plain: `text` without its modifier, ``numeric``; empty where it has none.
     """
 
     name: str
@@ -53,3 +59,4 @@ class PgType:
     is_array: bool = False
     precision: int | None = None
     scale: int | None = None
+    plain: str = ""

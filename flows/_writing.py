@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
 from flows._reading import reading
+from flows._survival import has_json, json_text, survives
 from flows._types import EXACT_DIGITS, LIST_ITEMS, READ_AS_IS, UTC, PgType
+
+_CENTS = 2  # decimals of money
+Cast = Callable[[pl.Expr], pl.Expr]
 
 
 @dataclass(frozen=True)
@@ -18,14 +22,18 @@ class Writing:
     Attributes:
         cast: to the dtype whose wire form is exactly `staged`.
         staged: SQL type of the staging column.
-        publish: SQL that turns the staged column, ``{}``, into the target's type.
         wire: the name that the binary encoder must announce for it, a guard against a wrong twin.
+        publish: SQL that turns the staged column, ``{}``, into the target's type.
+        survives: whether a value is the same after the cast and in the target; None where every one is.
+        loses: SQL for whether publishing makes the staged column, ``{}``, another value; None where it cannot.
     """
 
-    cast: Callable[[pl.Expr], pl.Expr]
+    cast: Cast
     staged: str
     wire: str
     publish: str = "{}"
+    survives: Cast | None = None
+    loses: str | None = None
 
 
 class DoesNotFit(Exception):  # noqa: N818 - a verdict, turned into a LoadError that names the column
@@ -36,7 +44,7 @@ def _same(column: pl.Expr) -> pl.Expr:
     return column
 
 
-def _to(dtype: pl.DataType) -> Callable[[pl.Expr], pl.Expr]:
+def _to(dtype: pl.DataType) -> Cast:
     return lambda column: column.cast(dtype)
 
 
@@ -53,13 +61,21 @@ _WIRE = {
     "time": "TIME", "timestamp": "TIMESTAMP", "timestamptz": "TIMESTAMP", "interval": "INTERVAL",
 }  # fmt: skip
 _TEXTS = {"text", "varchar", "bpchar", "name", "enum", "citext", "json", "jsonb"}
+_JSON = {"json", "jsonb"}
+#: Items whose arrays have a binary form that the encoder writes and the server takes.
+_BINARY_ITEMS = (LIST_ITEMS | {"numeric"}) - {"varchar", "bpchar"}
+#: Types whose modifier makes the server round or cut a value that is cast to them.
+_CUT_BY_MODIFIER = {"numeric", "bit", "varbit", "varchar", "bpchar", "time", "timetz", "timestamp", "timestamptz",
+                    "interval"}  # fmt: skip
+#: Types that the server cuts a text to, whatever the modifier.
+_CUT = {"name", "char"}
 
 
 def writing(dtype: pl.DataType, pg: PgType) -> Writing:
     """How a column of `dtype` is written into a PostgreSQL column of type `pg`.
 
-    Casts that cannot lose anything happen here; a narrowing that a value does not survive fails the
-    run when it meets the value. What would round, truncate or guess is refused.
+    Casts that cannot lose anything happen here; a value that does not survive its cast fails the run when it
+    is met. What would round, truncate or guess is refused.
 
     Raises:
         DoesNotFit: there is no such way.
@@ -68,20 +84,38 @@ def writing(dtype: pl.DataType, pg: PgType) -> Writing:
         return _list_writing(dtype, pg)
     cast = _cast(dtype, pg)
     if cast is not None:
-        return Writing(cast, pg.text, _WIRE[pg.name])
-    if dtype == pl.String() and pg.name not in READ_AS_IS and pg.name != "numeric":
-        return Writing(_same, "text", "TEXT", publish=f"{{}}::{pg.text}")  # the server parses its own text form
+        return Writing(cast, pg.text, _WIRE[pg.name], survives=survives(dtype, pg))
+    if pg.name == "money" and (dtype.is_integer() or (isinstance(dtype, pl.Decimal) and dtype.scale <= _CENTS)):
+        rounds = "{}::money::numeric IS DISTINCT FROM {}"
+        return Writing(_to(pl.Decimal(EXACT_DIGITS, _CENTS)), "numeric", "NUMERIC", "{}::money", loses=rounds)
+    if pg.name == "oid" and dtype.is_integer():
+        return Writing(_to(pl.Int64()), "int8", "INT8", "{}::oid")
+    has_words = dtype == pl.String() and reading(pg).dtype == pl.String() and pg.name not in READ_AS_IS
+    if has_words or dtype == pl.Null():
+        return _parsed(_to(pl.String()), pg)
     raise DoesNotFit(_advice(dtype, pg))
 
 
-def _cast(dtype: pl.DataType, pg: PgType) -> Callable[[pl.Expr], pl.Expr] | None:  # noqa: PLR0911 - one line a family of types
+def _parsed(cast: Cast, pg: PgType, survives: Cast | None = None) -> Writing:
+    """Write texts, of which the server makes its own type, and say whether it cut one."""
+    staged = "text[]" if pg.is_array else "text"
+    loses = None
+    if pg.name in _CUT:
+        loses = f"{{}}::{pg.text}::{staged} IS DISTINCT FROM {{}}"
+    elif pg.plain and pg.name in _CUT_BY_MODIFIER:
+        loses = f"{{}}::{pg.plain} IS DISTINCT FROM {{}}::{pg.text}"
+    made = pg.text if pg.text != "bit" or pg.plain else '"bit"'  # bit alone is one bit
+    return Writing(cast, staged, staged.upper(), f"{{}}::{made}", survives, loses)
+
+
+def _cast(dtype: pl.DataType, pg: PgType) -> Cast | None:  # noqa: PLR0911 - one line a family of types
     base = dtype.base_type()
     if dtype == pl.Null():
         return _to(_null_twin(pg)) if pg.name in _WIRE else None
     if pg.name in _INTEGERS:
         return _to(_INTEGERS[pg.name]) if dtype.is_integer() else None
     if pg.name in _FLOATS:
-        fits = dtype.is_float() and (pg.name == "float8" or base == pl.Float32)
+        fits = dtype.is_float() and (pg.name == "float8" or base != pl.Float64)
         small = base in (pl.Int8, pl.Int16, pl.UInt8, pl.UInt16) or (
             base in (pl.Int32, pl.UInt32) and pg.name == "float8"
         )
@@ -93,12 +127,12 @@ def _cast(dtype: pl.DataType, pg: PgType) -> Callable[[pl.Expr], pl.Expr] | None
     if pg.name == "uuid":
         return _uuid_bytes if base == pl.String else _same if base == pl.Binary else None
     if pg.name == "timestamptz":
-        return _to(UTC) if isinstance(dtype, pl.Datetime) and dtype.time_zone and dtype.time_unit != "ns" else None
+        return _to(UTC) if isinstance(dtype, pl.Datetime) and dtype.time_zone else None
     if pg.name == "timestamp":
-        naive = isinstance(dtype, pl.Datetime) and not dtype.time_zone and dtype.time_unit != "ns"
+        naive = isinstance(dtype, pl.Datetime) and not dtype.time_zone
         return _to(pl.Datetime("us")) if naive or base == pl.Date else None
     if pg.name == "interval":
-        return _to(pl.Duration("us")) if isinstance(dtype, pl.Duration) and dtype.time_unit != "ns" else None
+        return _to(pl.Duration("us")) if isinstance(dtype, pl.Duration) and not pg.plain else None
     twins = {"bool": pl.Boolean, "bytea": pl.Binary, "date": pl.Date, "time": pl.Time}
     return _same if twins.get(pg.name) == base else None
 
@@ -108,42 +142,60 @@ def _null_twin(pg: PgType) -> pl.DataType:
     return special.get(pg.name) or READ_AS_IS.get(pg.name) or pl.String()
 
 
-def _numeric_cast(dtype: pl.DataType, pg: PgType) -> Callable[[pl.Expr], pl.Expr] | None:
+def _numeric_cast(dtype: pl.DataType, pg: PgType) -> Cast | None:
     if dtype.is_integer():
         return _to(pl.Decimal(EXACT_DIGITS, 0))
-    if isinstance(dtype, pl.Decimal) and (pg.scale is None or dtype.scale <= pg.scale):
+    if isinstance(dtype, pl.Decimal) and (pg.scale is None or dtype.scale <= max(pg.scale, 0)):
         return _same
     return None
 
 
-def _text_cast(dtype: pl.DataType, pg: PgType) -> Callable[[pl.Expr], pl.Expr] | None:
+def _text_cast(dtype: pl.DataType, pg: PgType) -> Cast | None:
     if isinstance(dtype, (pl.Categorical, pl.Enum)):
         return _to(pl.String())
-    if isinstance(dtype, pl.Struct) and pg.name in {"json", "jsonb"}:
-        return lambda column: column.struct.json_encode()
+    if pg.name in _JSON and dtype.is_nested() and has_json(dtype):
+        return lambda column: json_text(column, dtype)
     return _same if dtype == pl.String() else None
 
 
 def _list_writing(dtype: pl.DataType, pg: PgType) -> Writing:
-    item = PgType(pg.name, pg.text.removesuffix("[]"), precision=pg.precision, scale=pg.scale)
+    item = replace(pg, is_array=False, text=pg.text.removesuffix("[]"), plain=pg.plain.removesuffix("[]"))
     inner = dtype.inner if isinstance(dtype, pl.List) else None
-    if isinstance(inner, pl.DataType) and pg.name in _WIRE and pg.name not in {"timestamptz", "jsonb", "uuid", "time"}:
-        cast = _cast(inner, item)
-        if cast is not None and pg.name in LIST_ITEMS | {"numeric"}:
-            return Writing(lambda column: column.list.eval(cast(pl.element())), pg.text, f"{_WIRE[pg.name]}[]")
-    if inner == pl.String():
-        return Writing(_same, "text[]", "TEXT[]", publish=f"{{}}::{pg.text}")
-    raise DoesNotFit(_advice(dtype, pg))
+    if not isinstance(inner, pl.DataType):
+        raise DoesNotFit(_advice(dtype, pg))
+    each = survives(inner, item)
+    all_survive = None if each is None else lambda column: column.list.eval(each(pl.element())).list.all()
+    cast = _cast(inner, item)
+    if cast is not None and pg.name in _BINARY_ITEMS:
+        return Writing(lambda column: column.list.eval(cast(pl.element())), pg.text, f"{_WIRE[pg.name]}[]",
+                       survives=all_survive)  # fmt: skip
+    words = _item_words(inner, item)
+    if words is None:
+        raise DoesNotFit(_advice(dtype, pg))
+    return _parsed(lambda column: column.list.eval(words(pl.element())), pg, all_survive)
+
+
+def _item_words(inner: pl.DataType, item: PgType) -> Cast | None:
+    """Items in words that the server reads, for arrays whose binary form the encoder does not write."""
+    if item.name in _TEXTS:
+        return _text_cast(inner, item) or (_to(pl.String()) if inner == pl.Null() else None)
+    if _cast(inner, item) is None:
+        has_words = inner in (pl.String(), pl.Null()) and reading(replace(item, is_array=True)).warning
+        return _to(pl.String()) if has_words or (item.name == "uuid" and inner == pl.String()) else None
+    if item.name == "timestamptz":
+        return lambda one: one.cast(UTC).dt.to_string("%Y-%m-%d %H:%M:%S%.6f+00")
+    if item.name == "time":
+        return lambda one: one.dt.to_string("%H:%M:%S%.6f")
+    if item.name == "interval":
+        return lambda one: one.cast(pl.Duration("us")).to_physical().cast(pl.String) + pl.lit(" microseconds")
+    return lambda one: pl.lit("\\x") + one.bin.encode("hex") if item.name == "bytea" else one.cast(pl.String)
 
 
 def _advice(dtype: pl.DataType, pg: PgType) -> str:
     wanted = reading(pg).dtype
     hint = f"Cast it with a 'map' step (cast: {{...: {_spelled(wanted)}}}) or change the column."
     if pg.name in {"timestamp", "timestamptz"} and isinstance(dtype, pl.Datetime):
-        if dtype.time_unit == "ns":
-            hint = "PostgreSQL keeps microseconds: cast it with a 'map' step, or change the column."
-        else:
-            hint = "Say which time zone it is in with a 'normalize' step (timestamps), or change the column."
+        hint = "Say which time zone it is in with a 'normalize' step (timestamps), or change the column."
     return f"{_spelled(dtype)} does not fit {pg.text} without loss. {hint}"
 
 
@@ -155,9 +207,10 @@ def _spelled(dtype: pl.DataType) -> str:
 
 _DDL: dict[type[pl.DataType], str] = {
     pl.Int8: "int2", pl.Int16: "int2", pl.UInt8: "int2", pl.Int32: "int4", pl.UInt16: "int4", pl.UInt32: "int8",
-    pl.Int64: "int8", pl.UInt64: "numeric(20,0)", pl.Int128: "numeric(39,0)", pl.Float32: "float4",
+    pl.Int64: "int8", pl.UInt64: "numeric(20,0)", pl.Int128: "numeric(38,0)", pl.UInt128: "numeric(38,0)",
+    pl.Float16: "float4", pl.Float32: "float4",
     pl.Float64: "float8", pl.String: "text", pl.Categorical: "text", pl.Enum: "text", pl.Boolean: "bool",
-    pl.Binary: "bytea", pl.Date: "date", pl.Time: "time", pl.Duration: "interval", pl.Struct: "jsonb", pl.Null: "text",
+    pl.Binary: "bytea", pl.Date: "date", pl.Time: "time", pl.Duration: "interval", pl.Null: "text",
 }  # fmt: skip
 
 
@@ -167,7 +220,7 @@ def created_type(dtype: pl.DataType) -> PgType:
     Raises:
         DoesNotFit: PostgreSQL has no such type.
     """
-    if isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.DataType) and not isinstance(dtype.inner, pl.List):
+    if isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.DataType) and not dtype.inner.is_nested():
         item = created_type(dtype.inner)
         return PgType(item.name, f"{item.text}[]", is_array=True, precision=item.precision, scale=item.scale)
     if isinstance(dtype, pl.Decimal):
@@ -175,7 +228,7 @@ def created_type(dtype: pl.DataType) -> PgType:
     if isinstance(dtype, pl.Datetime):
         name = "timestamptz" if dtype.time_zone else "timestamp"
         return PgType(name, name)
-    text = _DDL.get(dtype.base_type())
+    text = "jsonb" if isinstance(dtype, pl.List | pl.Struct) and has_json(dtype) else _DDL.get(dtype.base_type())
     if text is None:
         raise DoesNotFit(f"PostgreSQL has no type for {dtype}. Drop the column or cast it with a 'map' step.")
     name, _, size = text.partition("(")

@@ -21,13 +21,14 @@ from flows._postgres import (
     columns_of,
     connect,
     execute,
+    literal,
     quote,
     require_columns,
     text_equality_is_exact,
     uri,
 )
-from flows._reading import FIRST_DAY, FIRST_MICROSECOND, MORE_DECIMALS, Reading, reading
-from flows._types import PgType
+from flows._reading import MORE_DECIMALS, Reading, reading
+from flows._types import FIRST_DAY, FIRST_MICROSECOND, PgType
 from flows.sources import _snapshots
 from flows.sources._base import Extract, Pushdown
 from flows.sources._parameters import bound
@@ -107,7 +108,9 @@ class Scan:
     def sql(self, pushdown: Pushdown) -> str:
         """The one statement that reads what `pushdown` asks for."""
         names = pushdown.columns if pushdown.columns is not None else tuple(self.readings)
-        selected = ", ".join(f"{self.readings[name].select.format(quote(name))} AS {quote(name)}" for name in names)
+        selected = ", ".join(
+            f"{self.readings[name].select.format(quote(name), literal(repr(name)))} AS {quote(name)}" for name in names
+        )
         condition = self.pushed(pushdown)
         where = f" WHERE {condition}" if condition else ""
         origin = f"({self.query}) AS q"

@@ -235,6 +235,7 @@ class PostgresChamber(Chamber):
             raise _guards.shared_key(self._failed_indexes[0].columns, self.side)
         if not self.layout.swaps:
             _guards.refuse_lost_rows(self._connection, self.staged, self.side)
+            _guards.refuse_losses(self._connection, self.staged, self.layout, self.side)
         key = self.layout.key
         if self.options.mode == "upsert":
             _guards.refuse_missing_keys(self._connection, self.staged, key, self.side)

@@ -8,13 +8,13 @@ from flows.targets._layout import Layout
 from flows.targets._publish import Staged
 
 
-def refuse_empty(staged: Staged, side: PostgresSide) -> None:
+def refuse_empty(staged: Staged, side: PostgresSide, *, allowed: bool) -> None:
     """An overwrite with nothing would leave nothing.
 
     Raises:
-        RefusedError: the chamber is empty.
+        RefusedError: the chamber is empty, and that is not allowed.
     """
-    if not staged.rows:
+    if not staged.rows and not allowed:
         raise RefusedError(
             f"{side.label}: the load is empty, and overwriting with it would leave no rows. "
             "Set target.allow_empty: true if that is meant.",
@@ -34,6 +34,23 @@ def refuse_lost_rows(connection: Connection, staged: Staged, side: PostgresSide)
         raise side.error(
             "staging", "the server was restarted and lost the staged rows. Nothing was published; run again."
         )
+
+
+def refuse_losses(connection: Connection, staged: Staged, layout: Layout, side: PostgresSide) -> None:
+    """A text that the server would cut or round to fit its type would be another value.
+
+    Raises:
+        LoadError: there is one.
+    """
+    for column in layout.columns:
+        if column.writing.loses is None:
+            continue
+        name = quote(column.name)
+        loses = column.writing.loses.replace("{}", name)
+        row = execute(connection, f"SELECT {name}::text FROM {staged.quoted} WHERE {loses} LIMIT 1").fetchone()
+        if row is not None:
+            said = f"column {column.name!r}: {row[0]!r} would be another value in {column.pg.text}"
+            raise side.error("type", f"{said}. Nothing was published.")
 
 
 def refuse_missing_keys(connection: Connection, staged: Staged, key: tuple[str, ...], side: PostgresSide) -> None:

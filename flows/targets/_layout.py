@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from flows._postgres import PostgresSide, quote
+from flows._survival import shown
 from flows._types import PgType
 from flows._writing import DoesNotFit, Writing, created_type, writing
 from flows.targets._catalog import NAME, PLACE, Index, TableInfo
@@ -30,7 +31,7 @@ class Placed:
 
     def published(self, staged: str) -> str:
         """SQL that turns `staged`, the staging column, into the table's type."""
-        return self.writing.publish.replace("{}", staged, 1)
+        return self.writing.publish.replace("{}", staged)
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,26 @@ class Layout:
         Raises:
             LoadError: a value does not survive; names its column.
         """
+        self._require_survival(rows, side)
         try:
             return rows.select(column.cast for column in self.columns)
         except pl.exceptions.PolarsError as error:
             raise side.error("type", self._misfit(rows, str(error))) from error
+
+    def _require_survival(self, rows: pl.DataFrame, side: PostgresSide) -> None:
+        tests = {
+            column: column.writing.survives(pl.col(column.name)) for column in self.columns if column.writing.survives
+        }
+        lost = [test.not_().fill_null(value=False).any() for test in tests.values()]
+        found = rows.select(verdict.alias(str(place)) for place, verdict in enumerate(lost)).row(0) if lost else ()
+        for (column, test), is_lost in zip(tests.items(), found, strict=True):
+            if is_lost:
+                value = rows.filter(test.not_()).get_column(column.name).head(1)
+                raise side.error(
+                    "type",
+                    f"column {column.name!r}: {shown(value)} would be another value in {column.pg.text}. "
+                    "Nothing was published.",
+                )
 
     def _misfit(self, rows: pl.DataFrame, reason: str) -> str:
         for column in self.columns:
