@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +196,9 @@ def validate(run: Run, plan: Plan) -> Chamber:
         run.quarantine = Quarantine(run.folder / "quarantine")
         chamber = run.pipeline.target.open(run.record, plan.output, run.folder / "target")
         try:
+            for warning in chamber.warnings:
+                run.warn(warning)
+            plan = replace(plan, contract=plan.contract.with_checks(chamber.row_checks))
             passed = _passed(run, plan, chamber)
             run.record.staged = chamber.seal()
             _audit(run, plan, chamber, passed)
@@ -276,6 +279,7 @@ def load(run: Run, chamber: Chamber) -> None:
         facts["how"] = published.how
         facts["inserted"], facts["updated"] = published.inserted, published.updated
         facts["unchanged"], facts["deleted"] = published.unchanged, published.deleted
+        facts["closed"] = published.closed
 
 
 #: Errors that say "refused": the data or a guard, not a failure of a system.

@@ -22,7 +22,7 @@ from validations._verdict import Verdict
 if TYPE_CHECKING:
     import pandera.polars as pa
 
-__all__ = ["BoundRule", "Contract", "OnViolation", "SetRule"]
+__all__ = ["BoundRule", "Contract", "OnViolation", "RowCheck", "SetRule"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,15 @@ class Contract:
             columns=schema,
             row_checks=tuple(check for check in told_apart if isinstance(check, RowCheck)),
             set_rules=tuple(check for check in told_apart if isinstance(check, SetRule)),
+        )
+
+    def with_checks(self, checks: Sequence[RowCheck]) -> Contract:
+        """The same contract, and `checks` of single rows that somebody else asks for."""
+        together = unlike([*self.row_checks, *checks, *self.set_rules])
+        return Contract(
+            self.columns,
+            tuple(check for check in together if isinstance(check, RowCheck)),
+            tuple(check for check in together if isinstance(check, SetRule)),
         )
 
     @cached_property

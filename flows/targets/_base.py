@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from flows._ledger import RunRecord
 from flows._quarantine import Quarantine
 from transforms._registry import Registry
-from validations._contract import SetRule
+from validations._contract import RowCheck, SetRule
 
 Kind = TypeVar("Kind", bound="type[Target]")
 
@@ -32,6 +32,7 @@ class Published:
     Attributes:
         inserted, updated, unchanged, deleted: rows.
         how: one phrase for people: "swapped in", "rewritten in place", "appended", "merged".
+        closed: versions of rows that ended, in a target that keeps history.
     """
 
     inserted: int
@@ -39,11 +40,12 @@ class Published:
     unchanged: int = 0
     deleted: int = 0
     how: str = ""
+    closed: int = 0
 
     @property
     def changed(self) -> bool:
         """Whether any row of the target is another one now."""
-        return bool(self.inserted or self.updated or self.deleted)
+        return bool(self.inserted or self.updated or self.deleted or self.closed)
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,16 @@ class Taken:
 
 
 class Chamber(ABC):
-    """The staged set of one run. A context manager: leaving it discards whatever was not published."""
+    """The staged set of one run. A context manager: leaving it discards whatever was not published.
+
+    Attributes:
+        row_checks: what a row must hold to for this target, beside the pipeline's own contract: rows that do not
+            are quarantined before they get here. On columns of the schema that the chamber was opened with.
+        warnings: what people should know before the rows arrive, in words.
+    """
+
+    row_checks: tuple[RowCheck, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @abstractmethod
     def stage(self, rows: pl.DataFrame) -> None:

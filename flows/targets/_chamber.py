@@ -19,14 +19,15 @@ from flows._errors import LoadError, TargetConnectionLostError
 from flows._ledger import Rows, RunRecord
 from flows._postgres import Foreign, execute, literal, quote, uri
 from flows._quarantine import Quarantine
-from flows.targets import _grants, _guards, _publish, _session, _system
+from flows.targets import _grants, _guards, _publish, _session, _system, _ways
 from flows.targets._base import Chamber, Published, Taken, Violation
 from flows.targets._catalog import Index
+from flows.targets._layout import Layout
 from flows.targets._publish import Staged
 from flows.targets._table import PostgresTable
 from flows.targets._writers import CopyWriter, IngestWriter, Writer
 from transforms._words import counted
-from validations._contract import SetRule
+from validations._contract import RowCheck, SetRule
 
 
 class PostgresChamber(Chamber):
@@ -54,7 +55,9 @@ class PostgresChamber(Chamber):
         table = self.table.describe(self._connection)
         _session.drop_leftovers(self._connection, table)
         self.table.require_schema(self._connection, table)
-        self.layout = self.table.layout(self.schema, table)
+        self.layout = self.table.layout(self._connection, self.schema, table)
+        self.warnings = self.layout.evolution.warnings
+        self.row_checks = _row_checks(self.layout) if self.options.schema_contract.data_type == "quarantine" else ()
         self.staged = Staged(_session.staging_name(table, self._run_id), 0)
         self._taken_by: int | None = None
         self._unique: set[frozenset[str]] = set()
@@ -86,6 +89,9 @@ class PostgresChamber(Chamber):
             self._writer = None
             self._failed_indexes = self._build(self.layout.indexes)
             self._transaction.close()
+            if self.layout.swaps or self.options.write_mode != "append":
+                # The planner of the publishing transaction has use for it, and so have readers of a table swapped in.
+                execute(self._connection, f"ANALYZE {self.staged.quoted}")
         return self.staged.rows
 
     def _build(self, indexes: Sequence[Index]) -> list[Index]:
@@ -116,6 +122,13 @@ class PostgresChamber(Chamber):
             return [violation for rule in rules if (violation := self._audited(rule)) is not None]
 
     def _audited(self, rule: SetRule) -> Violation | None:
+        for name in rule.fields:
+            if name not in self.layout.wires:
+                raise self.side.error(
+                    "missing",
+                    f"rule {rule.label!r} is about column {name!r}, which is not loaded (schema_contract). Add the "
+                    "column to the target, or remove the rule.",
+                )
         if not rule.blames_rows:
             row = execute(self._connection, rule.verdict_sql(self.staged.quoted)).fetchone()
             good, observed = row or (False, "nothing")
@@ -174,7 +187,7 @@ class PostgresChamber(Chamber):
             execute(self._connection, f"SET LOCAL lock_timeout = '{self.options.lock_timeout_seconds}s'")
             self._guard()
             _system.write_quarantine(self._connection, record, quarantine)
-            published = self._published()
+            published = self._published(record)
             _settle(record, published)
             _system.write(self._connection, record)
             _system.write_state(self._connection, record)
@@ -193,19 +206,15 @@ class PostgresChamber(Chamber):
                 f"is not known. The ledger will say: SELECT * FROM lockgate.loads WHERE run_id = {run_id!r}.",
             ) from error
 
-    def _published(self) -> Published:
-        layout, mode = self.layout, self.options.mode
-        if layout.creates:
-            published = _publish.create(self._connection, layout, self.staged)
-        elif mode == "append":
-            return _publish.append(self._connection, layout, self.staged)
-        elif mode == "upsert":
-            return _publish.upsert(self._connection, layout, self.staged)
-        else:
-            swapped = self._swapped()
-            if swapped is None:
-                return _publish.overwrite(self._connection, layout, self.staged)
+    def _published(self, record: RunRecord) -> Published:
+        versions = self.options.versions
+        if self.layout.creates and versions is None:
+            published = _publish.create(self._connection, self.layout, self.staged)
+        elif self.options.write_mode == "overwrite" and (swapped := self._swapped()) is not None:
             published = swapped
+        else:
+            staged, side = self.staged, self.side
+            return _ways.in_place(self._connection, self.options, self.layout, staged, record=record, side=side)
         self._dress()
         return published
 
@@ -236,13 +245,8 @@ class PostgresChamber(Chamber):
         if not self.layout.swaps:
             _guards.refuse_lost_rows(self._connection, self.staged, self.side)
             _guards.refuse_losses(self._connection, self.staged, self.layout, self.side)
-        key = self.layout.key
-        if self.options.mode == "upsert":
-            _guards.refuse_missing_keys(self._connection, self.staged, key, self.side)
-            if frozenset(key) not in self._unique or self.layout.keys_are_parsed:
-                _guards.refuse_repeated_keys(self._connection, self.staged, self.layout, self.side)
-        if self.options.mode == "overwrite" and not self.options.allow_empty:
-            _guards.refuse_empty(self.staged, self.side)
+        proved = frozenset(self.layout.key) in self._unique and not self.layout.keys_are_parsed
+        _ways.refuse(self._connection, self.options, self.layout, self.staged, self.side, key_is_unique=proved)
 
     def _confirm_unchanged(self) -> None:
         table = self.table.describe(self._connection)
@@ -259,6 +263,20 @@ class PostgresChamber(Chamber):
                 self._connection.rollback()
                 execute(self._connection, f"DROP TABLE IF EXISTS {self.staged.quoted}")
         self._connection.close()
+
+
+def _row_checks(layout: Layout) -> tuple[RowCheck, ...]:
+    """That every value fits its column, as checks of rows."""
+    return tuple(
+        RowCheck(
+            f"data_type: {column.name} does not fit {column.pg.text}",
+            "quarantine",
+            column.name,
+            column.writing.survives(pl.col(column.name)),
+        )
+        for column in layout.columns
+        if column.writing.survives is not None
+    )
 
 
 def _settle(record: RunRecord, published: Published) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
+from flows._narrowing import narrowing, unshortened
 from flows._postgres import PostgresSide, quote
 from flows._survival import shown
 from flows._types import PgType
 from flows._writing import DoesNotFit, Writing, created_type, writing
 from flows.targets._catalog import NAME, PLACE, Index, TableInfo
+from flows.targets._evolution import Evolution
 from transforms._words import did_you_mean
 
 _LONGEST_STEM = 58  # bytes of a table's name that leave room for "_pkey"
@@ -41,12 +44,14 @@ class Layout:
     Attributes:
         key: the primary key, from the configuration or the table.
         swaps: whether the chamber itself may become the table.
+        evolution: what the table needs before it takes the rows.
     """
 
     table: TableInfo
     columns: tuple[Placed, ...]
     key: tuple[str, ...]
     swaps: bool
+    evolution: Evolution
 
     @property
     def creates(self) -> bool:
@@ -104,22 +109,33 @@ class Layout:
         """SQL for the columns of the chamber, called ``s``, in the table's types, with commas."""
         return ", ".join(column.published(f"s.{quote(column.name)}") for column in self.columns)
 
-    def differs(self, table: str, staged: str) -> str:
-        """SQL for whether a row of the table differs in any byte from one of the chamber, outside the key."""
-        others = [column for column in self.columns if column.name not in self.key]
+    def differs(self, table: str, staged: str, among: Collection[str] = ()) -> str:
+        """SQL for whether a row of the table differs in any byte from one of the chamber, outside the key.
+
+        Only `among` these columns, where any are given.
+        """
+        others = [column for column in self.columns if column.name in (among or self.outside_key)]
         old = ", ".join(f"{table}.{quote(column.name)}" for column in others)
         new = ", ".join(column.published(f"{staged}.{quote(column.name)}") for column in others)
         # Not IS DISTINCT FROM: for some types equality means something else, for others it does not exist.
         return f"ROW({old})::record *<> ROW({new})::record"
 
-    def same_key(self, table: str, staged: str) -> str:
-        """SQL for whether a row of the table has the key of one of the chamber."""
-        return " AND ".join(f"{table}.{quote(name)} = {self.key_of(name, staged)}" for name in self.key)
+    @property
+    def outside_key(self) -> tuple[str, ...]:
+        """Columns that are not of the key."""
+        return tuple(column.name for column in self.columns if column.name not in self.key)
+
+    def same_key(self, table: str, staged: str, key: Sequence[str] = ()) -> str:
+        """SQL for whether a row of the table has the key of one of the chamber, or is alike in the columns `key`."""
+        return " AND ".join(f"{table}.{quote(name)} = {self.key_of(name, staged)}" for name in key or self.key)
 
     def key_of(self, name: str, staged: str) -> str:
         """SQL for a column of the key in the table's type."""
-        column = next(column for column in self.columns if column.name == name)
-        return column.published(f"{staged}.{quote(name)}")
+        return self.column(name).published(f"{staged}.{quote(name)}")
+
+    def column(self, name: str) -> Placed:
+        """The column of that name, which must be there."""
+        return next(column for column in self.columns if column.name == name)
 
     @property
     def keys_are_parsed(self) -> bool:
@@ -128,15 +144,22 @@ class Layout:
 
     def staging(self, name: str) -> list[str]:
         """Statements that make the staging table `name` (quoted)."""
-        if self.creates:
-            return [f"CREATE TABLE {name} ({self._created_columns()})"]
+        if self.creates and self.swaps:
+            return [f"CREATE TABLE {name} ({self.created_columns})"]
         if self.swaps:
             like = "INCLUDING ALL EXCLUDING INDEXES EXCLUDING STATISTICS EXCLUDING IDENTITY"
-            return [f"CREATE TABLE {name} (LIKE {self.table.quoted} {like})"]
+            return [f"CREATE TABLE {name} (LIKE {self.table.quoted} {like})", *self.changing(name)]
         columns = ", ".join(f"{quote(column.name)} {column.writing.staged}" for column in self.columns)
         return [f"CREATE UNLOGGED TABLE {name} ({columns})"]
 
-    def _created_columns(self) -> str:
+    def changing(self, name: str) -> list[str]:
+        """The statement, if one is needed, that gives the table `name` (quoted) what the contract lets it have."""
+        clauses = self.evolution.clauses
+        return [f"ALTER TABLE {name} {', '.join(clauses)}"] if clauses else []
+
+    @property
+    def created_columns(self) -> str:
+        """SQL that defines the columns of the load for a new table."""
         return ", ".join(
             f"{quote(column.name)} {column.pg.text}{' NOT NULL' if column.name in self.key else ''}"
             for column in self.columns
@@ -157,37 +180,66 @@ class Layout:
         return (Index(name, definition, self.key, True, "PRIMARY KEY"),)
 
 
-def place(schema: pl.Schema, table: TableInfo, side: PostgresSide, *, key: tuple[str, ...], overwrites: bool) -> Layout:
+def place(
+    schema: pl.Schema,
+    table: TableInfo,
+    side: PostgresSide,
+    *,
+    key: tuple[str, ...],
+    overwrites: bool,
+    own: Collection[str] = (),
+    judges: bool = False,
+) -> Layout:
     """Place the columns of `schema` in `table`.
+
+    Args:
+        schema: of the load.
+        table: as it is, or as a contract lets it become.
+        side: whose errors these are.
+        key: the primary key, from the configuration.
+        overwrites: whether the load replaces all rows.
+        own: columns of the table that the target fills itself.
+        judges: whether a value that does not fit is a matter of its row, not of the load.
 
     Raises:
         LoadError: a column does not fit, is not there, may not be written, or is needed and not delivered.
     """
     if not schema:
-        raise side.error("type", "the pipeline delivers no columns. Select at least one.")
+        raise side.error("type", "the pipeline delivers no columns that are loaded. Select at least one.")
     if table.is_view:
         raise side.error("missing", "it is a view, and a load through it could lose rows. Load the table behind it.")
-    present = {column.name: column for column in table.columns}
-    placed = []
-    for name, dtype in schema.items():
-        if table.oid is not None:
-            _writable(name, table, side)
-        try:
-            pg = present[name].pg if table.oid is not None else created_type(dtype)
-            placed.append(Placed(name, pg, writing(dtype, pg)))
-        except DoesNotFit as error:
-            raise side.error("type", f"column {name!r}: {error}") from error
-    for name in key:
-        if name not in schema:
-            raise side.error(
-                "missing", f"primary_key names no column {name!r}.{did_you_mean(name, schema, word='Present')}"
-            )
+    placed = tuple(_placed(name, dtype, table, side, judges=judges) for name, dtype in schema.items())
+    require(key, "primary_key", schema, side)
     for column in table.columns:
-        if column.name not in schema and not column.fills_itself and not column.generated:
+        if column.name not in (*schema, *own) and not column.fills_itself and not column.generated:
             raise side.error("missing", f"column {column.name!r} is NOT NULL and the pipeline does not deliver it.")
     as_is = all(column.writing.publish == "{}" for column in placed)
-    swaps = as_is and (table.oid is None or (overwrites and table.keeps is None))
-    return Layout(table, tuple(placed), key or table.primary_key, swaps)
+    swaps = as_is and not own and (table.oid is None or (overwrites and table.keeps is None))
+    return Layout(table, placed, key or table.primary_key, swaps, Evolution(schema, table))
+
+
+def require(names: Collection[str], key: str, schema: pl.Schema, side: PostgresSide) -> None:
+    """Confirm that the load has the columns that the configuration's `key` names.
+
+    Raises:
+        LoadError: it has not; with did-you-mean.
+    """
+    for name in names:
+        if name not in schema:
+            raise side.error("missing", f"{key} names no column {name!r}.{did_you_mean(name, schema, word='Present')}")
+
+
+def _placed(name: str, dtype: pl.DataType, table: TableInfo, side: PostgresSide, *, judges: bool) -> Placed:
+    present = {column.name: column for column in table.columns}
+    if table.oid is not None:
+        _writable(name, table, side)
+    try:
+        pg = present[name].pg if table.oid is not None else created_type(dtype)
+        if table.oid is None:
+            return Placed(name, pg, writing(dtype, pg))
+        return Placed(name, pg, narrowing(dtype, pg) if judges else unshortened(dtype, pg))
+    except DoesNotFit as error:
+        raise side.error("type", f"column {name!r}: {error}") from error
 
 
 def _writable(name: str, table: TableInfo, side: PostgresSide) -> None:
@@ -196,7 +248,8 @@ def _writable(name: str, table: TableInfo, side: PostgresSide) -> None:
         known = did_you_mean(name, present, word="Present")
         raise side.error(
             "missing",
-            f"the table has no column {name!r}.{known} Add the column, or drop or rename it with a 'map' step.",
+            f"the table has no column {name!r}.{known} Add the column, drop or rename it with a 'map' step, or set "
+            "target.schema_contract: {columns: evolve} (or discard).",
         )
     if present[name].generated:
         raise side.error("type", f"column {name!r} is generated by the database. Drop it with a 'map' step.")

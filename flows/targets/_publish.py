@@ -44,9 +44,8 @@ def append(connection: Connection, layout: Layout, staged: Staged) -> Published:
 
 def upsert(connection: Connection, layout: Layout, staged: Staged) -> Published:
     """Insert new keys, update rows that differ in any column, leave equal rows alone and count them."""
-    execute(connection, f"ANALYZE {staged.quoted}")
-    execute(connection, f"SET LOCAL work_mem = '{_WORK_MEMORY}'")
-    _lock(connection, layout)
+    roomy(connection)
+    lock(connection, layout)
     merge = _merge if connection.info.server_version >= _COUNTS_MERGES else _update_and_insert
     inserted, updated = merge(connection, layout, staged)
     unchanged = staged.rows - inserted - updated
@@ -58,15 +57,25 @@ def upsert(connection: Connection, layout: Layout, staged: Staged) -> Published:
 
 def overwrite(connection: Connection, layout: Layout, staged: Staged) -> Published:
     """Replace every row of the table in place; readers see the old rows until the transaction commits."""
-    _lock(connection, layout)
+    return _replace(connection, layout, staged, "true", ("rewritten in place", "merged in place"))
+
+
+def delete_insert(connection: Connection, layout: Layout, staged: Staged, scope: str) -> Published:
+    """Replace the rows of the table, called ``t``, for which the SQL condition `scope` is true."""
+    roomy(connection)
+    return _replace(connection, layout, staged, scope, ("deleted and inserted", "merged in place"))
+
+
+def _replace(connection: Connection, layout: Layout, staged: Staged, scope: str, how: tuple[str, str]) -> Published:
+    lock(connection, layout)
     if layout.table.referenced:
         # Rows that other tables point at must not go away, not even for a moment.
         by_key = _keyed(layout)
-        deleted = _delete_missing(connection, by_key, staged)
+        deleted = _delete_missing(connection, by_key, staged, scope)
         merged = upsert(connection, by_key, staged)
-        return Published(merged.inserted, merged.updated, merged.unchanged, deleted, "merged in place")
-    deleted = execute(connection, f"DELETE FROM {layout.table.quoted}").rowcount
-    return Published(_insert(connection, layout, staged), deleted=deleted, how="rewritten in place")
+        return Published(merged.inserted, merged.updated, merged.unchanged, deleted, how[1])
+    deleted = execute(connection, f"DELETE FROM {layout.table.quoted} AS t WHERE {scope}").rowcount
+    return Published(_insert(connection, layout, staged), deleted=deleted, how=how[0])
 
 
 def _keyed(layout: Layout) -> Layout:
@@ -158,9 +167,35 @@ def _locked_for_swap(connection: Connection, table: str, still_fits: Callable[[]
     return False
 
 
-def _lock(connection: Connection, layout: Layout) -> None:
+def roomy(connection: Connection) -> None:
+    """Give the transaction memory for the hash table of a join with the chamber."""
+    execute(connection, f"SET LOCAL work_mem = '{_WORK_MEMORY}'")
+
+
+def lock(connection: Connection, layout: Layout) -> None:
     """Keep other writers out, and let readers in."""
     execute(connection, f"LOCK TABLE {layout.table.quoted} IN SHARE ROW EXCLUSIVE MODE")
+
+
+def change(connection: Connection, layout: Layout, *, patience_seconds: int) -> None:
+    """Give the table what the contract lets it have; readers wait from here until the transaction ends.
+
+    The lock is asked for again and again, and each time only for a moment: readers who come while somebody else
+    keeps the table busy do not have to queue up behind us.
+    """
+    deadline = time.monotonic() + patience_seconds
+    for statement in layout.changing(layout.table.quoted):
+        while True:
+            try:
+                with connection.transaction():
+                    execute(connection, f"SET LOCAL lock_timeout = {_SWAP_WAIT_MILLISECONDS}")
+                    execute(connection, f"LOCK TABLE {layout.table.quoted} IN ACCESS EXCLUSIVE MODE")
+                break
+            except psycopg.errors.LockNotAvailable:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_SWAP_WAIT_MILLISECONDS / 1000)
+        execute(connection, statement)
 
 
 def _insert(connection: Connection, layout: Layout, staged: Staged, *, only_new: bool = False) -> int:
@@ -221,9 +256,9 @@ def _found(connection: Connection, layout: Layout, staged: Staged) -> int:
     return int(row[0]) if row else 0
 
 
-def _delete_missing(connection: Connection, layout: Layout, staged: Staged) -> int:
+def _delete_missing(connection: Connection, layout: Layout, staged: Staged, scope: str) -> int:
     return execute(
         connection,
-        f"DELETE FROM {layout.table.quoted} AS t "
-        f"WHERE NOT EXISTS (SELECT FROM {staged.quoted} AS s WHERE {layout.same_key('t', 's')})",
+        f"DELETE FROM {layout.table.quoted} AS t WHERE {scope} "
+        f"AND NOT EXISTS (SELECT FROM {staged.quoted} AS s WHERE {layout.same_key('t', 's')})",
     ).rowcount

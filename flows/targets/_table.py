@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -10,9 +11,11 @@ import polars as pl
 from flows._ledger import RunRecord
 from flows._postgres import Connection, PostgresSide, connect, execute
 from flows._quarantine import Quarantine
-from flows.targets import _system
+from flows.targets import _history, _system
 from flows.targets._catalog import TableInfo, describe
-from flows.targets._layout import Layout, place
+from flows.targets._evolution import evolved, pinned_columns
+from flows.targets._layout import Layout, place, require
+from flows.targets._scope import described
 
 if TYPE_CHECKING:
     from flows.targets.database import Database
@@ -49,16 +52,40 @@ class PostgresTable:
         if not (row and row[0]):
             raise self.side.error("missing", f"there is no schema {table.schema!r}. Create it, or name another one.")
 
-    def layout(self, schema: pl.Schema, table: TableInfo) -> Layout:
+    def layout(self, connection: Connection, schema: pl.Schema, table: TableInfo) -> Layout:
         """Place the columns of `schema` in it.
 
         Raises:
-            LoadError: a column does not fit, or an upsert has no key.
+            LoadError: a column does not fit, or a key that the write mode needs is not there.
         """
-        mode = self.options.mode
-        layout = place(schema, table, self.side, key=self.options.primary_key, overwrites=mode == "overwrite")
+        options, mode, versions = self.options, self.options.write_mode, self.options.versions
+        contract = options.schema_contract
+        if versions is not None:
+            _history.require_columns(table, schema, versions, self.side)
+        pinned = pinned_columns(connection, table) if contract.data_type == "evolve" else frozenset()
+        evolution = evolved(contract, schema, table, self.side, pinned=pinned)
+        placed = place(
+            evolution.schema,
+            evolution.table,
+            self.side,
+            key=options.primary_key,
+            overwrites=mode == "overwrite",
+            own=versions.own_columns if versions is not None else (),
+            judges=contract.data_type == "quarantine",
+        )
+        layout = replace(placed, table=table, evolution=evolution)
         if mode == "upsert" and not layout.key:
             raise self.side.error("missing", "upsert needs a key. Set target.primary_key, such as [customer_id].")
+        if mode == "delete_insert":
+            require(options.delete_key, "delete_key", evolution.schema, self.side)
+            require(
+                [options.delete_range.column] if options.delete_range else (),
+                "delete_range",
+                evolution.schema,
+                self.side,
+            )
+        if versions is not None:
+            _history.require_moment(layout, versions, self.side)
         return layout
 
     def plan(self, schema: pl.Schema) -> list[str]:
@@ -66,18 +93,36 @@ class PostgresTable:
         with closing(self.connect("plan")) as connection, self.side.mapped():
             table = self.describe(connection)
             self.require_schema(connection, table)
-            layout = self.layout(schema, table)
+            layout = self.layout(connection, schema, table)
+        return [*layout.evolution.warnings, *self._ddl(layout), *self._moves(layout), *_set_aside(layout, self.options)]
+
+    def _ddl(self, layout: Layout) -> list[str]:
+        if not layout.creates:
+            return layout.changing(layout.table.quoted)
+        if self.options.versions is not None:
+            return _history.creating(layout, self.options.versions)
+        indexes = (index.on(layout.table.quoted) for index in layout.indexes)
+        return [*layout.staging(layout.table.quoted), *indexes]
+
+    def _moves(self, layout: Layout) -> list[str]:
+        """What becomes of rows, in words; nothing where the table is yet to be made."""
         if layout.creates:
-            return [*layout.staging(table.quoted), *(index.on(table.quoted) for index in layout.indexes)]
+            return []
+        options, table = self.options, layout.table
+        key = ", ".join(layout.key)
         keeps = table.keeps or "a column is parsed by the server"
         swaps = f"swap the staged table in for {table.quoted}, or rewrite it in place while readers keep it busy"
-        rewrites = f"rewrite {table.quoted} in place ({keeps})"
+        replaced = described(options.replaces_by, options.delete_range)
+        closes = ", and those that the load does not have any more are closed"
+        closes = closes if options.versions is not None and options.versions.hard_deletes == "close" else ""
         return [
             {
                 "append": f"append to {table.quoted}",
-                "upsert": f"merge into {table.quoted} by ({', '.join(layout.key)}), equal rows are left alone",
-                "overwrite": swaps if layout.swaps else rewrites,
-            }[self.options.mode]
+                "upsert": f"merge into {table.quoted} by ({key}), equal rows are left alone",
+                "overwrite": swaps if layout.swaps else f"rewrite {table.quoted} in place ({keeps})",
+                "delete_insert": f"replace in {table.quoted} {replaced}",
+                "scd2": f"add versions to {table.quoted} by ({key}), equal rows are left alone{closes}",
+            }[options.write_mode]
         ]
 
     def check(self) -> None:
@@ -108,3 +153,13 @@ class PostgresTable:
         """Quarantined rows of one run."""
         with closing(self.connect(pipeline)) as connection, self.side.mapped():
             return _system.quarantined(connection, pipeline, run_id, limit)
+
+
+def _set_aside(layout: Layout, options: Database) -> list[str]:
+    if options.schema_contract.data_type != "quarantine":
+        return []
+    return [
+        f"rows whose {column.name!r} does not fit {column.pg.text} go to quarantine"
+        for column in layout.columns
+        if column.writing.survives is not None
+    ]

@@ -3,31 +3,52 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import polars as pl
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from flows._ledger import RunRecord
 from flows._names import split_name
 from flows._quarantine import Quarantine
 from flows._secrets import Secret
 from flows.targets._base import Chamber, Target, target
+from flows.targets._modes import Columns, DeleteRange, Scd2, WriteMode, refuse_stray
+from flows.targets._schema_contract import Contracted, SchemaContract
 
 if TYPE_CHECKING:
     from flows.targets._table import PostgresTable
-
-Mode = Literal["append", "overwrite", "upsert"]
-_ALIASES: dict[str, Mode] = {"replace": "overwrite", "merge": "upsert"}
 
 
 @target
 class Database(Target):
     """A table of a PostgreSQL database, published whole in one transaction.
 
-    ``append`` adds the rows; ``overwrite`` (or ``replace``) makes them the table's only rows, and keeps its
-    grants, views, indexes and constraints; ``upsert`` (or ``merge``) inserts new keys, updates rows that differ
-    and leaves equal rows alone. The table is made when it is missing, with ``primary_key`` as its key.
+    The ``write_mode`` says what becomes of the rows that are there:
+
+    - ``append`` adds the rows.
+    - ``overwrite`` (or ``replace``) makes them the table's only rows, and keeps its grants, views, indexes and
+      constraints.
+    - ``upsert`` (or ``merge``) inserts new keys, updates rows that differ and leaves equal rows alone.
+    - ``delete_insert`` replaces the rows that share a ``delete_key`` with the load, or lie in a ``delete_range``: a
+      day, a customer, an order with its lines. Equal rows are written again.
+    - ``scd2`` (or ``snapshot``) keeps history: a row that changed is closed (``valid_to``), and its new version begins
+      at the same instant (``valid_from``). Rows that did not change stay as they are.
+
+    ```yaml
+    target:
+      type: database
+      connection_string: ${WAREHOUSE}
+      table_name: sales.order_lines
+      write_mode: delete_insert
+      delete_key: [order_id]
+    ```
+
+    The table is made when it is missing, with ``primary_key`` as its key; for ``scd2`` with a unique index on the key
+    of current versions. What ``schema_contract`` lets a load change, it changes in the publishing transaction;
+    ``lockgate plan`` shows the statements. A column that is added is nullable. Types grow within their kind and to
+    numbers that hold them exactly (``int4`` to ``int8`` or ``numeric``, ``varchar(20)`` to ``text``); readers wait
+    from such a change until the transaction ends.
 
     Beside the data, in schema ``lockgate``, the ledger (``loads``) and the ``quarantine`` are kept.
 
@@ -35,8 +56,12 @@ class Database(Target):
         connection_string: ``postgresql://user:password@host:port/database``, or ``embedded://NAME``.
         table_name: with its schema where needed: ``sales.orders``.
         write_mode: what becomes of the rows that are there.
-        primary_key: the columns that ``upsert`` finds a row by, and the key of a table that a run makes.
-        allow_empty: whether an ``overwrite`` may leave a table without rows.
+        primary_key: the columns that ``upsert`` and ``scd2`` find a row by, and the key of a table that a run makes.
+        delete_key: the columns whose values ``delete_insert`` looks for; ``primary_key``, unless given.
+        delete_range: the range that ``delete_insert`` replaces, instead of a key.
+        scd2: how ``scd2`` calls its columns, what it compares, and whether missing rows are closed.
+        schema_contract: what a load may do to the columns of the table, and what happens to values that do not fit.
+        allow_empty: whether a load without rows may empty the table, the range, or close every version.
         lock_timeout_seconds: how long publishing waits for others who hold the table.
         writer: ``copy`` is binary COPY; ``adbc`` the driver's own way, which takes longer.
     """
@@ -44,16 +69,15 @@ class Database(Target):
     type: Literal["database"] = "database"
     connection_string: Secret
     table_name: str
-    write_mode: Mode | Literal["replace", "merge"] = "append"
-    primary_key: tuple[str, ...] = ()
+    write_mode: WriteMode = "append"
+    primary_key: Columns = ()
+    delete_key: Columns = ()
+    delete_range: DeleteRange | None = None
+    scd2: Scd2 | None = None
+    schema_contract: Contracted = SchemaContract()
     allow_empty: bool = False
     lock_timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = 60
     writer: Literal["copy", "adbc"] = "copy"
-
-    @field_validator("primary_key", mode="before")
-    @classmethod
-    def _listed(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
 
     @field_validator("table_name")
     @classmethod
@@ -61,10 +85,26 @@ class Database(Target):
         split_name(value)
         return value
 
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        refuse_stray(
+            self.write_mode,
+            self.primary_key,
+            delete_key=self.delete_key,
+            delete_range=self.delete_range,
+            scd2=self.scd2,
+        )
+        return self
+
     @property
-    def mode(self) -> Mode:
-        """The write mode by its own name."""
-        return _ALIASES.get(self.write_mode) or self.write_mode  # type: ignore[return-value] # the rest are modes
+    def versions(self) -> Scd2 | None:
+        """How versions are kept; None in every other mode."""
+        return (self.scd2 or Scd2()) if self.write_mode == "scd2" else None
+
+    @property
+    def replaces_by(self) -> tuple[str, ...]:
+        """The columns whose values say which rows ``delete_insert`` replaces; none where a range does."""
+        return () if self.delete_range else self.delete_key or self.primary_key
 
     @property
     def table_parts(self) -> tuple[str, ...]:
