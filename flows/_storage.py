@@ -7,6 +7,7 @@ Sources and targets share this module. It is the only place that knows how a URL
 from __future__ import annotations
 
 import errno
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,16 +31,17 @@ _S3 = {
     "region": "aws_region",
     "anon": "aws_skip_signature",
 }
-_SFTP = ("username", "password", "port", "key_filename", "timeout")
+_SFTP = ("username", "password", "port", "key_filename", "timeout", "host_key_policy")
+_HTTP = ("username", "password", "token")
 _KNOWN: dict[str, tuple[str, ...]] = {
     "s3": (*_S3, *_S3.values()),
     "sftp": _SFTP,
     "file": (),
     "memory": (),
-    "http": (),
+    "http": _HTTP,
 }
 _SAME_AS = {"s3a": "s3", "ssh": "sftp", "https": "http", "local": "file"}
-_CONNECT_SECONDS, _ATTEMPTS = 10, 3
+_CONNECT_SECONDS, _SILENT_SECONDS, _ATTEMPTS = 10, 60, 3
 
 
 def _texts(value: object) -> object:
@@ -91,6 +93,12 @@ class Store:
         return scheme_of(self.url)
 
     @property
+    def shown(self) -> str:
+        """The URL without what may be secret in it."""
+        plain = self.url.partition("?")[0] if self.scheme == "http" else self.url
+        return redact(plain)
+
+    @property
     def is_local(self) -> bool:
         """Whether it is a disk of this machine."""
         return self.scheme == "file"
@@ -119,8 +127,13 @@ class Store:
         return fs, path
 
     def _keys(self) -> dict[str, Any]:
+        if self.scheme == "http":
+            return self._http_keys()
         if self.scheme != "s3":
-            return {name: int(text) if text.isdecimal() else text for name, text in self._revealed().items()}
+            waits = {"timeout": _CONNECT_SECONDS, "banner_timeout": _CONNECT_SECONDS} if self.scheme == "sftp" else {}
+            numbers = {"port", "timeout"}
+            given = {name: int(text) if name in numbers else text for name, text in self._revealed().items()}
+            return {**waits, **given}
         ours = self.object_store()
         config = {"connect_timeout": _CONNECT_SECONDS, "retries": {"max_attempts": _ATTEMPTS}}
         keys: dict[str, Any] = {theirs: ours[name] for theirs, name in _S3.items() if name in ours}
@@ -129,6 +142,18 @@ class Store:
         if "anon" in keys:
             keys["anon"] = keys["anon"] == "true"
         return {**keys, "config_kwargs": config, "version_aware": False}
+
+    def _http_keys(self) -> dict[str, Any]:
+        """What a session sends everywhere; aiohttp drops the Authorization when it is led to another origin."""
+        import aiohttp  # noqa: PLC0415 - 0.2 s that only such places need
+
+        given = self._revealed()
+        headers = {"Authorization": f"Bearer {given['token']}"} if "token" in given else {}
+        if "username" in given:
+            login = aiohttp.BasicAuth(given["username"], given.get("password", ""))
+            headers["Authorization"] = login.encode()
+        waits = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_SILENT_SECONDS)
+        return {"client_kwargs": {"headers": headers, "timeout": waits}}
 
     def object_store(self) -> dict[str, str]:
         """The options of S3 as Polars and Delta Lake call them; what is not given comes from the environment."""
@@ -157,30 +182,54 @@ class Store:
             raise self._said(error) from error
 
     def _said(self, error: Exception) -> Exception:
+        if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
+            error = error.__cause__  # fsspec takes every trouble of a web server for a file that is not there
         what, advice = _diagnosed(error)
-        said = redact(" ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split()))
-        shown = redact(self.url)
-        return self.side.error(what, f"{shown!r}: {said.rstrip('.')}. {advice}")
+        if isinstance(error, ImportError) and self.scheme == "sftp":
+            advice = "Install it: pip install 'lockgate[sftp]'."
+        said = redact(" ".join(_words_of(error).split()))
+        return self.side.error(what, f"{self.shown!r}: {said.rstrip('.')}. {advice}")
 
 
+_UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _SERVER_FAULT = 401, 403, 404, 500
 _AUTHENTICATION = ("authentication", "Check the keys in 'storage_options', or in the environment.")
 _UNREACHABLE = ("unreachable", "Check the address, and that the server is up; then run again.")
 _MISSING = ("missing", "Check the name.")
 _FULL = ("resources", "Free some space, then run again.")
 _BAD_KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "Access Key Id", "ignature", "redential", "uthentication")
-_NOBODY = ("ConnectionError", "Timeout", "NoValidConnections", "gaierror", "ClientConnector", "EndpointConnection")
+_NOBODY = (
+    "ConnectionError",
+    "Timeout",
+    "NoValidConnections",
+    "gaierror",
+    "ClientConnector",
+    "EndpointConnection",
+    "ServerDisconnected",
+    "ClientPayload",
+)
+
+
+def _words_of(error: Exception) -> str:
+    """What an error says; of an answer of a web server its status, because its URL may hold a secret."""
+    status = getattr(error, "status", None)
+    if status is not None:
+        return f"the server answers {status} {getattr(error, 'message', '')}"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _diagnosed(error: Exception) -> tuple[str, str]:
     """What an error of a file system means, and what to do next."""
     kind, text = type(error).__name__, str(error)
+    status = getattr(error, "status", None) or 0
     full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
     signs = {
         ("other", "Install that package beside Lockgate."): isinstance(error, ImportError),
-        _AUTHENTICATION: any(sign in text or sign in kind for sign in _BAD_KEYS),
-        _MISSING: isinstance(error, FileNotFoundError) or "NoSuchBucket" in text,
-        ("permission", "Grant it, or use another user."): isinstance(error, PermissionError),
-        _UNREACHABLE: isinstance(error, ConnectionError | TimeoutError) or any(sign in kind for sign in _NOBODY),
+        _AUTHENTICATION: status == _UNAUTHORIZED or any(sign in text or sign in kind for sign in _BAD_KEYS),
+        _MISSING: status == _NOT_FOUND or isinstance(error, FileNotFoundError) or "NoSuchBucket" in text,
+        ("permission", "Grant it, or use another user."): status == _FORBIDDEN or isinstance(error, PermissionError),
+        _UNREACHABLE: status >= _SERVER_FAULT
+        or isinstance(error, ConnectionError | TimeoutError | socket.gaierror)
+        or any(sign in kind for sign in _NOBODY),
         _FULL: full,
     }
     return next((meaning for meaning, found in signs.items() if found), ("other", "See what the place says about it."))
