@@ -11,6 +11,8 @@ from pathlib import Path
 
 import polars as pl
 
+from flows._survival import has_only_json, sayable
+
 #: row: bigint, from 0, in the order read (null where a step had merged rows); stage: "read" or "transformed".
 SCHEMA: dict[str, pl.DataType] = {
     "row": pl.Int64(),
@@ -63,13 +65,14 @@ class Quarantine:
 
 def as_json_texts(rows: pl.DataFrame) -> pl.Series:
     """Each row as a JSON object text; dates and decimals as texts, bytes in hex, NaN and infinity as texts."""
-    cast = []
-    for name, dtype in rows.schema.items():
-        if dtype == pl.Binary:
-            cast.append(pl.col(name).bin.encode("hex"))
-        elif dtype.is_float() and not rows[name].drop_nulls().is_finite().all():
-            cast.append(pl.col(name).cast(pl.String))
-    frame = rows.with_columns(cast)
-    if not frame.width:
+    if not rows.width:
         return pl.Series(["{}"] * rows.height)
-    return frame.select(pl.struct(pl.all()).struct.json_encode()).to_series()
+    columns = {name: pl.col(name) for name in rows.columns}
+    finite = rows.select(
+        has_only_json(columns[name], dtype).all().alias(name) for name, dtype in rows.schema.items()
+    ).row(0)
+    said = [
+        sayable(columns[name], dtype, numbers=numbers).alias(name)
+        for (name, dtype), numbers in zip(rows.schema.items(), finite, strict=True)
+    ]
+    return rows.select(pl.struct(said).struct.json_encode()).to_series()

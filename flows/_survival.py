@@ -109,3 +109,21 @@ def has_only_json(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
 def _known(dtype: object) -> pl.DataType:
     assert isinstance(dtype, pl.DataType)  # noqa: S101 - the schema of a frame has no classes in it
     return dtype
+
+
+def sayable(column: pl.Expr, dtype: pl.DataType, *, numbers: bool) -> pl.Expr:
+    """The column as JSON can say it: bytes in hex; and floats as texts, unless all of them are `numbers`."""
+    if dtype == pl.Binary():
+        return column.bin.encode("hex")
+    if dtype.is_float():
+        return column if numbers else column.cast(pl.String)
+    if isinstance(dtype, pl.Struct):
+        fields = [
+            sayable(column.struct.field(field.name), _known(field.dtype), numbers=numbers).alias(field.name)
+            for field in dtype.fields
+        ]
+        return pl.when(column.is_not_null()).then(pl.struct(fields)) if fields else column
+    if isinstance(dtype, pl.List | pl.Array):
+        items = column.list if isinstance(dtype, pl.List) else column.arr.to_list().list
+        return items.eval(sayable(pl.element(), _known(dtype.inner), numbers=numbers))
+    return column
