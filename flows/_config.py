@@ -207,10 +207,21 @@ class _Reading:
             return {}
         raw = value["sources"] if keys.sources else {"source": value["source"]}
         # Without the rules, a source is of exactly the kind that its registry knows.
-        return {
+        named = {
             name: sources.get(options["type"]).model_validate({k: v for k, v in options.items() if k != "rules"})
             for name, options in raw.items()
         }
+        for name, source in named.items():
+            for path, wanted in source.needs.items():
+                if wanted not in named:
+                    others = [other for other in named if other != name]
+                    self._needed(keys, name, path, f"{wanted!r} is not a source.{did_you_mean(wanted, others)}")
+                elif name in _needed_by(named, wanted):
+                    self._needed(keys, name, path, f"{wanted!r} itself reads {name!r}. One of them must come first.")
+        return named
+
+    def _needed(self, keys: PipelineKeys, name: str, path: Path, message: str) -> None:
+        self._problem((*(("sources", name) if keys.sources else ("source",)), *path), message)
 
     def _source_rules(self, keys: PipelineKeys) -> tuple[RuleKeys, ...]:
         if keys.sources is None:
@@ -245,6 +256,17 @@ def _bound(written: tuple[RuleKeys, ...]) -> tuple[BoundRule, ...]:
         BoundRule(position, rules.get(rule.type), rule.fields, rule.parameters, rule.consequence)
         for position, rule in enumerate(written)
     )
+
+
+def _needed_by(named: Mapping[str, Source], name: str) -> set[str]:
+    """All sources that have to be read before the source called `name` is, itself included."""
+    found, waiting = set(), [name]
+    while waiting:
+        one = waiting.pop()
+        if one in named and one not in found:
+            found.add(one)
+            waiting += named[one].needs.values()
+    return found
 
 
 def _version(raw: Any) -> str:

@@ -94,10 +94,7 @@ def extract(run: Run) -> Extracts:
         ExtractError: a source cannot be reached or read.
     """
     with run.stage("extract") as facts:
-        extracts = {
-            name: source.scan(name, _context(run.pipeline, name, run.folder / "sources" / name))
-            for name, source in run.pipeline.sources.items()
-        }
+        extracts = _scanned(run.pipeline, run)
         for extracted in extracts.values():
             for warning in extracted.warnings:
                 run.warn(warning)
@@ -107,14 +104,28 @@ def extract(run: Run) -> Extracts:
 
 def looked_at(pipeline: Pipeline) -> Extracts:
     """The sources of a pipeline, for whoever only wants to look: nothing is landed that is not looked at."""
-    return {name: source.scan(name, _context(pipeline, name, None)) for name, source in pipeline.sources.items()}
+    return _scanned(pipeline, None)
 
 
-def _context(pipeline: Pipeline, name: str, folder: Path | None) -> Context:
-    def state() -> Any:
-        return pipeline.target.state(pipeline.name).get(name)
+def _scanned(pipeline: Pipeline, run: Run | None) -> Extracts:
+    """Every source, opened once, in the configuration's order; one that another needs is opened before that."""
+    opened: dict[str, Extract] = {}
 
-    return Context(folder, state, sample=folder is None)
+    def scan(name: str) -> Extract:
+        if name not in opened:
+            opened[name] = pipeline.sources[name].scan(name, context(name))
+        return opened[name]
+
+    def context(name: str) -> Context:
+        folder = run.folder / "sources" / name if run else None
+        run_id = run.record.run_id if run else ""
+        return Context(folder, lambda: _state(pipeline, name), sample=run is None, run_id=run_id, others=scan)
+
+    return {name: scan(name) for name in pipeline.sources}
+
+
+def _state(pipeline: Pipeline, name: str) -> Any:
+    return pipeline.target.state(pipeline.name).get(name)
 
 
 def transform(run: Run, extracts: Extracts) -> Plan:

@@ -44,9 +44,9 @@ T = TypeVar("T")
 
 #: What a stage may raise, kept and raised again outside of Prefect; a panic of Polars is a failure like any other.
 _FAILURES = (Exception, pl.exceptions.PanicException)
-#: Seconds after which a stage is given up. The first two read no row; the others take as long as the data does,
-#: but a day is not work any more.
-TIMEOUTS = {"extract": 600, "transform": 600, "validate": 86_400, "load": 86_400}
+#: Seconds after which a stage is given up. The second reads no row; the others take as long as the data does (the
+#: first lands what cannot be read twice), but a day is not work any more.
+TIMEOUTS = {"extract": 86_400, "transform": 600, "validate": 86_400, "load": 86_400}
 
 
 @dataclass

@@ -7,7 +7,7 @@ rows that reads nothing until asked, and then only what it was asked for.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +16,8 @@ import polars as pl
 from polars.io.plugins import register_io_source
 from pydantic import BaseModel, ConfigDict
 
-from flows._errors import ExtractError
+from flows._errors import ConfigError, ExtractError
+from transforms import _errors
 from transforms._registry import Registry
 
 Kind = TypeVar("Kind", bound="type[Source]")
@@ -59,6 +60,12 @@ class Malformed:
 Batch = pl.DataFrame | Malformed
 
 
+def _alone(name: str) -> Extract:
+    raise ConfigError(
+        f"a source reads {name!r}, and there is no other source here. Run it in a pipeline with 'sources'."
+    )
+
+
 @dataclass(frozen=True)
 class Context:
     """What a run tells a source that is about to be scanned.
@@ -70,11 +77,15 @@ class Context:
             target; None when none was.
         sample: whether a look at some rows is all that is wanted (``plan``, ``preview``, ``check``), so that
             landing everything first would be a waste.
+        run_id: of the run, for what is kept beyond it; empty outside a run.
+        others: opens another source of the pipeline, once a run; one that `Source.needs` names.
     """
 
     folder: Path | None = None
     state: Callable[[], Any] = lambda: None
     sample: bool = False
+    run_id: str = ""
+    others: Callable[[str], Extract] = _alone
 
 
 @dataclass(frozen=True)
@@ -140,6 +151,11 @@ class Source(BaseModel, ABC):
     def declared(self) -> tuple[str, ...] | None:
         """The columns that the configuration says it delivers; None where only the source itself knows."""
         return None
+
+    @property
+    def needs(self) -> Mapping[_errors.Path, str]:
+        """The names of other sources of the pipeline that it reads, by the place of the key that names them."""
+        return {}
 
     @abstractmethod
     def scan(self, name: str, context: Context = OUTSIDE) -> Extract:
