@@ -5,6 +5,7 @@ Publishing is one step of the `Place`; what can take time, such as writing CSV, 
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,8 @@ from flows.targets._sink import Sink
 from flows.targets._staged import StagedFiles
 from transforms._errors import LockgateError
 from validations._contract import SetRule
+
+_SLICE_BYTES = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -180,10 +183,11 @@ class FileChamber(Chamber):
     def _parts(self, folder: Path) -> Path:
         assert isinstance(self.place, LocalFolder)  # noqa: S101 - asked before
         folder.mkdir(exist_ok=True)
-        for old in self.place.parts() if self._wish.appends else ():
+        kept = list(self.place.parts()) if self._wish.appends else []
+        for old in kept:
             if not (folder / old.name).exists():
                 os.link(old, folder / old.name)
-        names = (folder / self.place.name(self._run_id, number) for number in range(10**9))
+        names = (folder / self.place.name(self._run_id, number) for number in itertools.count(len(kept)))
         if not self._staged.rows:
             self._format.sink(self._staged.frame(), next(names))
         elif self._is_final:
@@ -197,7 +201,7 @@ class FileChamber(Chamber):
         sink: Sink | None = None
         file = Path()
         try:
-            for rows in self._staged.frame().collect_batches(engine="streaming", lazy=True):
+            for rows in self._slices():
                 if sink is None:
                     file = next(names)
                     sink = Sink(self._staged.schema, lambda frame, file=file: self._format.sink(frame, file))  # type: ignore[misc] # the file of now
@@ -211,6 +215,12 @@ class FileChamber(Chamber):
             raise
         if sink is not None:
             sink.close()
+
+    def _slices(self) -> Iterator[pl.DataFrame]:
+        """The staged rows in batches that are small beside a part file."""
+        most = min(self._wish.target_file_bytes // 8, _SLICE_BYTES)
+        for batch in self._staged.frame().collect_batches(engine="streaming", lazy=True):
+            yield from batch.iter_slices(max(1, batch.height * most // max(int(batch.estimated_size()), 1)))
 
     def discard(self) -> None:
         """Remove what is staged, and let others in."""

@@ -46,11 +46,12 @@ class Journal:
         store: the folder that ``_lockgate/`` is in.
         name: the target's name in that folder.
         has: whether the target is, by now, what a proof tells. A proof is what `intend` was given: JSON values.
+        folder: another one of the same store, as its file system says it.
     """
 
-    def __init__(self, store: Store, name: str, has: Callable[[Proof], bool]) -> None:
+    def __init__(self, store: Store, name: str, has: Callable[[Proof], bool], folder: str | None = None) -> None:
         self.store = store
-        self._root = f"{store.path.rstrip('/')}/{FOLDER}"
+        self._root = f"{(folder or store.path).rstrip('/')}/{FOLDER}"
         self._intents = f"{self._root}/intents/{safe(name)}"
         self._has = has
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,8 @@ class S3Object(Place):
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
-        parent, _slash, name = store.url.rpartition("/")
-        self.journal = Journal(replace(store, url=parent), name, self.has)
+        self._parent, _slash, name = store.path.rpartition("/")
+        self.journal = Journal(store, name, self.has, self._parent)
         self._bucket, _slash, self._key = store.path.partition("/")
         self._seen: str | None = None
 
@@ -75,6 +74,7 @@ class S3Object(Place):
         self.journal.clear(alone=False)  # once another object is here, nothing proves what the last run published
         condition = {"IfMatch": self._seen} if self._seen else {"IfNoneMatch": "*"}
         with self.store.mapped():
+            self._hold()
             try:
                 self._put(built, {_RUN: run_id}, condition)
             except OSError as error:
@@ -93,12 +93,18 @@ class S3Object(Place):
 
     def check(self) -> None:
         """Put a small object beside it, and take it away again."""
-        probe = f"{self.journal.store.path}/{FOLDER}/probe-{os.getpid()}"
+        probe = f"{self._parent}/{FOLDER}/probe-{os.getpid()}"
         with self.store.mapped():
             self.store.fs.pipe_file(probe, b"")
             self.store.fs.rm_file(probe)
 
     # --- the endpoint ---
+
+    def _hold(self) -> None:
+        """Confirm that nobody wrote there, as far as one can see; some endpoints know no conditions."""
+        head = self._head()
+        if (head["ETag"] if head else None) != self._seen:
+            raise self.changed()
 
     def _head(self) -> dict[str, Any] | None:
         try:
@@ -117,6 +123,7 @@ class S3Object(Place):
         upload = self._call("create_multipart_upload", Metadata=metadata)["UploadId"]
         try:
             parts = self._sent(file, upload)
+            self._hold()
             self._call("complete_multipart_upload", UploadId=upload, MultipartUpload={"Parts": parts}, **condition)
         except BaseException:
             self._call("abort_multipart_upload", UploadId=upload)

@@ -13,7 +13,6 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from flows._errors import RefusedError
@@ -22,6 +21,7 @@ from flows.targets._durable import Lock, exchange, safe, sync
 from flows.targets._journal import FOLDER, Journal, Proof
 
 PART = "{part}"
+_EFFECTIVE = os.access in os.supports_effective_ids
 
 
 class Place(ABC):
@@ -102,7 +102,7 @@ class _Local(Place):
     def __init__(self, store: Store) -> None:
         super().__init__(store)
         self.path = Path(os.path.realpath(store.path))  # a link stays, and what it names is replaced
-        self.journal = Journal(replace(store, url=str(self.path.parent)), self.path.name, self.has)
+        self.journal = Journal(store, self.path.name, self.has, str(self.path.parent))
         self._system = self.path.parent / FOLDER
         self._staged = self._system / "staged" / safe(self.path.name)
         self._run: Path | None = None
@@ -155,7 +155,7 @@ class _Local(Place):
             folder = next(folder for folder in self.path.parents if folder.exists())
             if not folder.is_dir():
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
-            if not os.access(folder, os.W_OK | os.X_OK):
+            if not os.access(folder, os.W_OK | os.X_OK, effective_ids=_EFFECTIVE):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
     @abstractmethod
@@ -221,8 +221,8 @@ class LocalFolder(_Local):
         self._before, _part, self._after = pattern.partition(PART)
 
     def name(self, run_id: str, number: int) -> str:
-        """The name of a run's part file; no other run has it."""
-        return f"{self._before}{run_id}-{number:05}{self._after}"
+        """The name of a run's part file: parts sort as they were written, and no other run has the same."""
+        return f"{self._before}{number:05}-{run_id}{self._after}"
 
     def parts(self) -> Iterator[Path]:
         """The part files that are there, in the order written.
@@ -250,12 +250,13 @@ class LocalFolder(_Local):
             for file in built.iterdir():
                 sync(file)
             sync(built)
-        return {"part": self.name(run_id, 0)}
+        return {"run": run_id}
 
     def has(self, proof: Proof) -> bool:
-        """Whether that part is there."""
+        """Whether one is."""
         with self.store.mapped():
-            return not proof or (self.path / proof["part"]).exists()
+            names = [file.name for file in self.path.iterdir()] if self.path.is_dir() else []
+        return not proof or any(name.endswith(f"-{proof['run']}{self._after}") for name in names)
 
     def publish(self, built: Path, run_id: str, *, adds: bool) -> None:  # noqa: ARG002 - the signature of every place
         """Exchange the folders; a folder that is not there yet appears."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -210,14 +211,18 @@ class File(Target):
     def _place(self) -> Place:
         from flows.targets import _objects, _places  # noqa: PLC0415 - fsspec takes time that only runs have
 
-        side = Side("target", f"target {self.path}")
         if scheme_of(self.path) == "s3":
-            return _objects.S3Object(Store(self.path, self.storage_options, side))
-        folder, slash, name = self.path.rpartition("/")
+            return _objects.S3Object(self._store)
         if self.is_folder:
-            store = Store(folder + slash, self.storage_options, side)
-            return _places.LocalFolder(store, name or f"part-{_PART}{_suffix(self.kind)}")
-        return _places.LocalFile(Store(self.path, self.storage_options, side))
+            name = self.path.rpartition("/")[2]
+            return _places.LocalFolder(self._store, name or f"part-{_PART}{_suffix(self.kind)}")
+        return _places.LocalFile(self._store)
+
+    @cached_property
+    def _store(self) -> Store:
+        """Where the file is, or the folder; kept, because its connections are."""
+        url = self.path.rpartition("/")[0] + "/" if self.is_folder else self.path
+        return Store(url, self.storage_options, Side("target", f"target {self.path}"))
 
 
 def _suffix(kind: Kind) -> str:
