@@ -640,7 +640,7 @@ def test_killed_at_any_moment_data_and_ledger_tell_the_same(loads: Loads, path: 
 
     assert done
     assert _loads_in(loads.folder, path) == [*there, 99]
-    assert [run["status"] for run in target.history("p", 99)] == ["published"] * len(there + [99])
+    assert [run["status"] for run in target.history("p", 99)] == ["published"] * len([*there, 99])
     left = {file.relative_to(loads.folder).parts[:2] for file in loads.folder.rglob("*") if file.is_file()}
     assert {parts[1] for parts in left if parts[0] == "_lockgate"} == {"locks", "loads", "state"}
 
