@@ -28,7 +28,7 @@ class Side:
 
     Attributes:
         end: "source" or "target".
-        label: ``source 'source'``, ``target analytics.dim_customers``.
+        label: ``source 'source'``, ``target analytics.dim_customers``; empty where whoever catches says it.
         address: the connection string with stars, for errors about reaching it.
     """
 
@@ -41,4 +41,4 @@ class Side:
         prefix = self.end.capitalize()
         general = _errors.ExtractError if self.end == "source" else _errors.LoadError
         kind: type[LockgateError] = getattr(_errors, f"{prefix}{_CLASSES[what]}Error") if what in _CLASSES else general
-        return kind(f"{self.label}: {message}")
+        return kind(f"{self.label}: {message}" if self.label else message)
