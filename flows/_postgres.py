@@ -7,7 +7,7 @@ errors are mapped once, here, with ``from``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
@@ -102,8 +102,15 @@ class Column:
     pg: PgType
 
 
+@dataclass(frozen=True)
 class PostgresSide(Side):
-    """An end of a run that is a PostgreSQL server."""
+    """An end of a run that is a PostgreSQL server.
+
+    Attributes:
+        stands_for: a table's name and the name of the one that people know it by, in the server's words.
+    """
+
+    stands_for: tuple[str, str] | None = None
 
     @contextmanager
     def mapped(self) -> Iterator[None]:
@@ -115,7 +122,7 @@ class PostgresSide(Side):
 
     def _raise(self, error: psycopg.Error | adbc_driver_manager.Error) -> NoReturn:
         state = error.sqlstate or ""
-        text = _first_sentence(error)
+        text = _first_sentence(error).replace(*self.stands_for) if self.stands_for else _first_sentence(error)
         what, advice = (
             _KNOWN.get(state) or _KNOWN.get(state[:2]) or (_by_text(text) if _has_no_session(error, state) else _OTHER)
         )
@@ -217,19 +224,39 @@ def columns_of(connection: Connection, query: str) -> list[Column]:
     cursor = execute(connection, f"SELECT * FROM ({query}) AS q LIMIT 0")
     described, result = cursor.description or [], cursor.pgresult
     modifiers = [result.fmod(index) for index in range(len(described))] if result else []
-    types = execute(connection, _DESCRIBE, ([column.type_code for column in described], modifiers))
-    return [
-        Column(
-            column.name,
-            _pg_type(
-                PgType(
-                    name, formatted if column.type_display.isdigit() else column.type_display, is_array, plain=plain
-                ),
-                modifier,
-            ),
-        )
-        for column, modifier, (is_array, name, formatted, plain) in zip(described, modifiers, types, strict=True)
-    ]
+    found = [(column.name, column.type_code, mod) for column, mod in zip(described, modifiers, strict=True)]
+    return _described(connection, found)
+
+
+_COLUMNS = """
+WITH RECURSIVE made_of (place, name, type, modifier) AS (
+  SELECT attnum, attname, atttypid, atttypmod FROM pg_attribute
+  WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped
+  UNION ALL
+  SELECT place, name, typbasetype, greatest(modifier, typtypmod)
+  FROM made_of JOIN pg_type ON pg_type.oid = type WHERE typtype = 'd'
+)
+SELECT name::text, type::int8, modifier FROM made_of JOIN pg_type ON pg_type.oid = type
+WHERE typtype <> 'd' ORDER BY place
+"""
+
+
+def columns_of_table(connection: Connection, oid: int) -> list[Column]:
+    """The same of a table, from the catalogue alone, so that nobody needs to be allowed to read it."""
+    return _described(connection, execute(connection, _COLUMNS, (oid,)).fetchall())
+
+
+def _described(connection: Connection, columns: Sequence[tuple[str, int, int]]) -> list[Column]:
+    """Columns, from their names, types and modifiers."""
+    oids, modifiers = [oid for _name, oid, _modifier in columns], [modifier for _name, _oid, modifier in columns]
+    types = execute(connection, _DESCRIBE, (oids, modifiers))
+    known = connection.adapters.types
+    described = []
+    for (column, oid, modifier), (is_array, name, formatted, plain) in zip(columns, types, strict=True):
+        short = known.get(oid)
+        text = formatted if short is None else short.get_type_display(oid=oid, fmod=modifier)
+        described.append(Column(column, _pg_type(PgType(name, text, is_array, plain=plain), modifier)))
+    return described
 
 
 _TIMES = {"time", "timetz", "timestamp", "timestamptz", "interval"}

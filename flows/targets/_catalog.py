@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from flows._postgres import Connection, columns_of, execute, quote
+from flows._postgres import Connection, columns_of_table, execute, quote
 from flows._types import PgType
 
 #: Where a table's name goes in a statement of the catalogue; formatting would trip over braces in names.
@@ -94,7 +94,7 @@ def describe(connection: Connection, parts: tuple[str, ...]) -> TableInfo:
         schema,
         name,
         oid,
-        columns=_columns(connection, oid, quote(schema, name)),
+        columns=_columns(connection, oid),
         primary_key=next((index.columns for index in indexes if index.constraint == "PRIMARY KEY"), ()),
         indexes=indexes,
         grants=_grants(connection, oid),
@@ -128,8 +128,8 @@ def _scalar(connection: Connection, query: str, *parameters: object) -> str | No
     return row[0] if row else None
 
 
-def _columns(connection: Connection, oid: int, table: str) -> tuple[TargetColumn, ...]:
-    types = {column.name: column.pg for column in columns_of(connection, f"SELECT * FROM {table}")}
+def _columns(connection: Connection, oid: int) -> tuple[TargetColumn, ...]:
+    types = {column.name: column.pg for column in columns_of_table(connection, oid)}
     rows = execute(
         connection,
         "SELECT attname, attnotnull, NOT attnotnull OR atthasdef OR attidentity <> '', attgenerated <> '' "

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
@@ -59,6 +60,7 @@ class PostgresChamber(Chamber):
         self.warnings = self.layout.evolution.warnings
         self.row_checks = _row_checks(self.layout) if self.options.schema_contract.data_type == "quarantine" else ()
         self.staged = Staged(_session.staging_name(table, self._run_id), 0)
+        self.side = replace(self.side, stands_for=(self.staged.name, table.name))
         self._taken_by: int | None = None
         self._unique: set[frozenset[str]] = set()
         self._transaction = ExitStack()
