@@ -1,0 +1,378 @@
+"""Calls an API: signed, at the pace that it allows, again where that may help, and never more than agreed.
+
+A credential goes to the API's own scheme, host and port and nowhere else. All that goes wrong is mapped
+to our errors here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import httpx
+import tenacity
+from httpx_retries import Retry
+
+from flows._secrets import Redacting, redact
+from flows._sides import Side
+from flows.sources._authentication import BadToken, OAuth2ClientCredentials, Signature, Signer
+from flows.sources._calls import Call, Page, origin_of, parsed, shown_url
+from transforms._errors import LockgateError
+from transforms._words import counted
+
+if TYPE_CHECKING:
+    from flows.sources.api import Api, ResponseAction
+
+_REDIRECTS = {301, 302, 303, 307, 308}
+_MOST_REDIRECTS = 10
+#: A call that was too early, too often, or met a server in trouble may be made again.
+_PASSING = {408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524, 529}
+_SHOWN_CHARACTERS = 120
+_PLAIN = {"Accept": "application/json", "User-Agent": "lockgate"}
+_LATER = "Run again later"
+
+
+class _Passing(Exception):  # noqa: N818 - a question to the retry, not a failure yet
+    """A failure that may pass; `error` is what to raise if it does not, `seconds` what the API asks to wait."""
+
+    def __init__(self, error: LockgateError, seconds: float = 0.0) -> None:
+        self.error, self.seconds = error, seconds
+        super().__init__(str(error))
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What came back: `url` is where from, after redirects."""
+
+    status: int
+    headers: httpx.Headers
+    body: bytes
+    url: httpx.URL
+
+
+class Pace:
+    """Keeps calls apart, so that no more than `budget` are made in a second; and lets all wait when one has to.
+
+    Args:
+        budget: calls a second; None is no limit.
+    """
+
+    def __init__(self, budget: float | None) -> None:
+        self._apart = 1 / budget if budget else 0.0
+        self._next = 0.0
+
+    async def turn(self) -> None:
+        """Wait until a call may be made."""
+        now = time.monotonic()
+        mine = max(now, self._next)
+        self._next = mine + self._apart if self._apart else self._next
+        if mine > now:
+            await asyncio.sleep(mine - now)
+
+    def hold(self, seconds: float) -> None:
+        """Let nobody call for so long."""
+        self._next = max(self._next, time.monotonic() + seconds)
+
+
+class Client:
+    """The API of one source, for the time of one scan.
+
+    Args:
+        options: of the source; `headers` and `authentication` are revealed here.
+        side: the end that errors belong to.
+        header: that of an answer which leads to the next page.
+    """
+
+    def __init__(self, options: Api, side: Side, header: str | None) -> None:
+        logging.getLogger("httpx").addFilter(_REDACTING)  # it logs every URL, with its query
+        self._options = options
+        self._side = side
+        self._header = header
+        self._headers = {name: value.reveal() for name, value in options.headers.items()}
+        self._origin = origin_of(httpx.URL(options.url))
+        self._signer = Signer(options.authentication, self._token)
+        self._pace = Pace(options.rate_limit.a_second if options.rate_limit else None)
+        self._slots = asyncio.Semaphore(options.concurrency)
+        self._again = tenacity.AsyncRetrying(
+            stop=tenacity.stop_after_attempt(options.max_retries + 1),
+            wait=self._wait,
+            retry=tenacity.retry_if_exception_type(_Passing),
+            reraise=True,
+        )
+        self._backoff = tenacity.wait_exponential_jitter(
+            options.retry_delay_seconds, options.max_retry_delay_seconds, jitter=options.retry_delay_seconds
+        )
+        connections = httpx.Limits(max_connections=None, max_keepalive_connections=options.concurrency)
+        self._http = httpx.AsyncClient(timeout=options.timeout_seconds, limits=connections)
+
+    async def __aenter__(self) -> Self:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def page(self, call: Call) -> Page:
+        """Make a call, again where it fails and that may pass, and give the page that it leads to.
+
+        Raises:
+            ExtractError: there is none.
+        """
+        if origin_of(call.address) != self._origin:
+            raise self._side.error(
+                "other",
+                f"the next page is said to be at {shown_url(str(call.address))!r}, which is not the host of 'url'. It "
+                "was not asked for, so that no credential leaves that host. Page by 'page_number', 'offset' or "
+                "'cursor' instead, or correct 'url'.",
+            )
+        async with self._slots:
+            try:
+                return await self._again.copy()(self._attempt, call)  # one object must not serve two calls at once
+            except _Passing as passing:
+                raise passing.error from passing.__cause__
+
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.seconds if isinstance(error, _Passing) else 0.0
+        if asked:
+            self._pace.hold(asked)
+        return max(asked, self._backoff(state))
+
+    async def _attempt(self, call: Call) -> Page:
+        await self._pace.turn()
+        signature = await self._signature(call)
+        answer = await self._exchanged(call, signature)
+        if answer.status == httpx.codes.UNAUTHORIZED and await self._refused(call, signature):
+            await self._pace.turn()
+            answer = await self._exchanged(call, await self._signature(call))
+        return self._judged(call, answer)
+
+    # --- what an answer means ---
+
+    def _judged(self, call: Call, answer: _Answer) -> Page:
+        """The page of an answer.
+
+        Raises:
+            _Passing: it is none, and that may pass.
+            ExtractError: it is none.
+        """
+        kept = {self._header: value} if self._header and (value := answer.headers.get(self._header)) else {}
+        action = next((each for each in self._options.response_actions if _fits(each, answer)), None)
+        if (action and action.action == "ignore") or (not action and answer.status == httpx.codes.NO_CONTENT):
+            return Page(call, answer.status, {}, answer.body, None, ignored=True)
+        if action or not httpx.codes.is_success(answer.status):
+            raise self._failed(call, answer, action)
+        try:
+            return Page(call, answer.status, kept, answer.body, parsed(answer.body, exact=self._options.has_decimals))
+        except (ValueError, RecursionError) as error:
+            kind = answer.headers.get("content-type", "no content type")
+            said = f"{call.shown} was answered with {answer.status} and a body that is not JSON ({kind})"
+            failure = self._side.error("other", f"{said}: {_first(answer.body)}. Check 'url' and 'headers'.")
+            if "json" in kind or kind == "no content type":
+                raise _Passing(
+                    self._side.error("lost", f"{said}, or not all of it: {_first(answer.body)}. {_LATER}.")
+                ) from error
+            raise failure from error
+
+    def _failed(self, call: Call, answer: _Answer, action: ResponseAction | None) -> Exception:
+        passes = action.action == "retry" if action else answer.status in _PASSING
+        what, advice = _diagnosed(answer.status, passes=passes)
+        seconds = _retry_after(answer.headers) if passes else 0.0
+        tried = f" after {counted(self._options.max_retries, 'retry', 'retries')}" if passes else ""
+        said = f"{call.shown} was answered with {answer.status} {_phrase(answer.status)}{tried}: {_first(answer.body)}."
+        if seconds > self._options.max_retry_delay_seconds:
+            asked = f"The API asks to wait {seconds:,.0f} s, longer than 'max_retry_delay_seconds'."
+            return self._side.error(what, f"{said} {asked} {_LATER}, or wait longer.")
+        error = self._side.error(what, f"{said} {advice}")
+        return _Passing(error, seconds) if passes else error
+
+    # --- the exchange ---
+
+    async def _exchanged(self, call: Call, signature: Signature) -> _Answer:
+        """Send a call and follow its redirects; whoever is not the API sees no credential.
+
+        Raises:
+            _Passing: nothing came back, or not all of it.
+            ExtractError: too much came back, or a redirect leads where it must not.
+        """
+        url = call.address.copy_merge_params(dict(signature.parameters)) if signature.parameters else call.address
+        request = self._request(call.method, url, {**self._headers, **signature.headers}, call.body)
+        for _redirect in range(_MOST_REDIRECTS + 1):
+            answer = await self._sent(request, call)
+            location = answer.headers.get("location") if answer.status in _REDIRECTS else None
+            if location is None:
+                return answer
+            request = self._redirected(request, answer, location, call, signature)
+        raise self._side.error(
+            "other", f"{call.shown} was redirected more than {_MOST_REDIRECTS} times. Correct 'url'."
+        )
+
+    def _request(self, method: str, url: httpx.URL, headers: Mapping[str, str], body: Any) -> httpx.Request:
+        for name, value in headers.items():
+            if not value.isascii() or not value.isprintable():
+                raise self._side.error(
+                    "other", f"the value of header {name!r} holds a character that no header can. Is it a line break?"
+                )
+        names = {name.lower() for name in headers}
+        plain = {name: value for name, value in _PLAIN.items() if name.lower() not in names}
+        encoding = {"Accept-Encoding": self._http.headers["Accept-Encoding"]}
+        return httpx.Request(method, url, headers={**encoding, **plain, **headers}, json=body)
+
+    def _redirected(
+        self, request: httpx.Request, answer: _Answer, location: str, call: Call, signature: Signature
+    ) -> httpx.Request:
+        try:
+            url = answer.url.join(location)
+        except httpx.InvalidURL as error:
+            raise self._side.error("other", f"{call.shown} was redirected to no URL. Correct 'url'.") from error
+        if url.scheme not in {"http", "https"}:
+            raise self._side.error(
+                "other", f"{call.shown} was redirected to {url.scheme!r}, not the web. Correct 'url'."
+            )
+        keeps = answer.status in {307, 308} or request.method == "GET"
+        if origin_of(url) == origin_of(answer.url):
+            signs = origin_of(url) == self._origin and signature.parameters
+            return httpx.Request(
+                request.method if keeps else "GET",
+                url.copy_merge_params(dict(signature.parameters)) if signs else url,
+                headers={k: v for k, v in request.headers.items() if keeps or not k.startswith("content-")},
+                content=request.content if keeps else None,
+            )
+        if request.content:
+            shown = shown_url(str(url))
+            raise self._side.error(
+                "other", f"{call.shown} was redirected to {shown!r}, and its body is not for others. Correct 'url'."
+            )
+        return self._request("GET", url, {}, None)
+
+    async def _sent(self, request: httpx.Request, call: Call | None) -> _Answer:
+        """Send one request, and take its answer in.
+
+        Raises:
+            _Passing: nothing came back, or not all of it.
+            ExtractError: too much came back.
+        """
+        shown = call.shown if call else f"{request.method} {shown_url(str(request.url))}"
+        try:
+            async with asyncio.timeout(self._options.timeout_seconds):
+                response = await self._http.send(request, stream=True, follow_redirects=False)
+                async with aclosing(response):
+                    body = await self._body(response, shown)
+            return _Answer(response.status_code, response.headers, body, request.url)
+        except (httpx.TimeoutException, TimeoutError) as error:
+            seconds = f"{self._options.timeout_seconds:,g} s"
+            raise _Passing(
+                self._side.error(
+                    "unreachable", f"{shown} was not answered within {seconds} ('timeout_seconds'). {_LATER}."
+                )
+            ) from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise self._unsent(shown, error) from error
+
+    async def _body(self, response: httpx.Response, shown: str) -> bytes:
+        """The body, uncompressed, as far as it is no larger than agreed."""
+        most, chunks, held = self._options.max_response_bytes, [], 0
+        async for chunk in response.aiter_bytes():
+            held += len(chunk)
+            if held > most:
+                raise self._side.error(
+                    "other",
+                    f"{shown} was answered with more than {most:,} bytes ('max_response_bytes'). Ask for smaller "
+                    "pages, or raise it.",
+                )
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def _unsent(self, shown: str, error: Exception) -> Exception:
+        """Our error for what httpx says of a request."""
+        said = redact(" ".join(str(error).split()) or type(error).__name__).rstrip(".")
+        if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol | httpx.LocalProtocolError):
+            return self._side.error("other", f"{shown} cannot be sent: {said}. Correct 'url' and 'headers'.")
+        if "CERTIFICATE_VERIFY_FAILED" in said:
+            return self._side.error("unreachable", f"{shown}: the host's certificate is not trusted: {said}.")
+        if isinstance(error, httpx.ConnectError | httpx.ProxyError):
+            advice = "Check 'url', and that the server is up; then run again."
+            return _Passing(self._side.error("unreachable", f"{shown}: nobody answers: {said}. {advice}"))
+        return _Passing(self._side.error("lost", f"{shown}: the connection broke: {said}. {_LATER}."))
+
+    # --- tokens ---
+
+    async def _signature(self, call: Call) -> Signature:
+        try:
+            return await self._signer.signature()
+        except BadToken as error:
+            raise self._unsigned(call, error) from error
+
+    async def _refused(self, call: Call, signature: Signature) -> bool:
+        try:
+            return await self._signer.refused(signature)
+        except BadToken as error:
+            raise self._unsigned(call, error) from error
+
+    def _unsigned(self, call: Call, error: BadToken) -> LockgateError:
+        advice = "Check 'authentication'."
+        return self._side.error(
+            "authentication", f"{call.shown} cannot be signed: no token was given: {error}. {advice}"
+        )
+
+    async def _token(self, oauth2: OAuth2ClientCredentials) -> Any:
+        """What the place that gives out tokens answers; a redirect is not followed there, the secret stays."""
+        request = httpx.Request("POST", oauth2.access_token_url, headers=_PLAIN, data=oauth2.form())
+        answer = await self._sent(request, None)
+        shown = f"POST {shown_url(oauth2.access_token_url)}"
+        said = f"{shown} was answered with {answer.status} {_phrase(answer.status)}: {_first(answer.body)}"
+        if answer.status in _PASSING:
+            raise _Passing(self._side.error("unreachable", f"{said}. {_LATER}."), _retry_after(answer.headers))
+        if not httpx.codes.is_success(answer.status):
+            raise BadToken(said)
+        try:
+            return parsed(answer.body)
+        except ValueError as error:
+            raise BadToken(f"{shown} was answered with a body that is not JSON") from error
+
+
+_REDACTING = Redacting()
+
+
+def _fits(action: ResponseAction, answer: _Answer) -> bool:
+    return (action.status is None or action.status == answer.status) and (
+        action.content is None or action.content in answer.body.decode(errors="replace")
+    )
+
+
+def _diagnosed(status: int, *, passes: bool) -> tuple[str, str]:
+    """What a status means, and what to do next."""
+    if passes:
+        return "unreachable", f"{_LATER}, or with a lower 'rate_limit' or 'concurrency'."
+    known = {
+        401: ("authentication", "Check 'authentication'."),
+        403: ("permission", "Grant it to this user or key, or use another."),
+        404: ("missing", "Check 'url'; where this is no mistake, ignore it in 'response_actions'."),
+        407: ("authentication", "Check the login of the proxy."),
+        410: ("missing", "Check 'url'; where this is no mistake, ignore it in 'response_actions'."),
+    }
+    return known.get(status, ("other", "Check 'url', 'parameters' and 'body'."))
+
+
+def _phrase(status: int) -> str:
+    return httpx.codes.get_reason_phrase(status) or "(unknown)"
+
+
+def _first(body: bytes) -> str:
+    """The first characters of a body, without what must not be shown."""
+    text = " ".join(redact(body[: 64 * _SHOWN_CHARACTERS].decode(errors="replace")).split())
+    shown = "".join(each for each in text if each.isprintable())[:_SHOWN_CHARACTERS]
+    return f"{shown!r}{'...' if len(text) > _SHOWN_CHARACTERS else ''}" if shown else "no body"
+
+
+def _retry_after(headers: httpx.Headers) -> float:
+    """Seconds that the API asks to wait; 0 where it does not."""
+    try:
+        return Retry().parse_retry_after(headers.get("retry-after", "0"))
+    except ValueError:
+        return 0.0

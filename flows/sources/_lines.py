@@ -1,0 +1,111 @@
+"""Rows of a file that has a JSON object in each line: which columns they have, over all of them, and the rows."""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import polars as pl
+
+from flows._sides import Side
+from flows.sources import _files, _texts
+
+_SHAPES: dict[type, str] = {
+    dict: "an object", list: "a list", bool: "true or false", int: "a number", float: "a number", str: "a text",
+}  # fmt: skip
+
+
+class Lines:
+    """The rows of such a file.
+
+    Args:
+        dtypes: declared types; a declared column is there even if no row has it.
+        place: says in words what stands in a line, from 1.
+        side: the end that errors belong to.
+    """
+
+    def __init__(self, file: Path, dtypes: Mapping[str, pl.DataType], place: Callable[[int], str], side: Side) -> None:
+        self._file = file
+        self._dtypes = dtypes
+        self._place = place
+        self._side = side
+
+    def schema(self) -> pl.Schema:
+        """The keys that any row has, in the order they are met, with the type that all agree on; then declared ones.
+
+        Raises:
+            ExtractError: rows do not agree on a type.
+        """
+        found: Mapping[str, pl.DataType] = {}
+        if self._file.stat().st_size:
+            with self._mapped():
+                found = self._frame(None).collect_schema()
+        names = dict.fromkeys([*found, *self._dtypes])
+        return pl.Schema({name: self._dtypes.get(name) or _without_null(found[name]) for name in names})
+
+    def rows(self, schema: pl.Schema, columns: tuple[str, ...], limit: int | None) -> Iterator[pl.DataFrame]:
+        """Stream the rows; declared columns are read as texts, and typed batch by batch.
+
+        Raises:
+            ExtractError: a value does not fit its declared type.
+        """
+        if limit == 0 or not self._file.stat().st_size:
+            return
+        as_read = pl.Schema({name: pl.String() if name in self._dtypes else kind for name, kind in schema.items()})
+        frame = self._frame(as_read).select(list(columns))
+        rows = 0
+        with self._mapped():
+            for batch in _files.streamed(frame if limit is None else frame.head(limit)):
+                try:
+                    yield _texts.typed(batch, schema)
+                except _texts.Unfit as unfit:
+                    raise self._side.error(
+                        "type",
+                        f"{self._place(rows + unfit.row + 1)}: column {unfit.column!r}: {unfit}. Declare another type "
+                        "in 'dtypes'.",
+                    ) from unfit
+                rows += batch.height
+
+    def _frame(self, schema: pl.Schema | None) -> pl.LazyFrame:
+        # Polars takes every name for a glob.
+        return pl.scan_ndjson(glob.escape(str(self._file)), schema=schema, infer_schema_length=None)
+
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
+        try:
+            yield
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            said = self._disagreement() or f"the records cannot be read: {_files.first_line(error)}"
+            raise self._side.error("type", f"{said}. Declare its type in 'dtypes': text fits all.") from error
+
+    def _disagreement(self) -> str | None:
+        """Where a key has a value of another shape than before, found slowly."""
+        seen: dict[str, tuple[str, int]] = {}
+        with self._file.open("rb") as stream:
+            for number, line in enumerate(stream, start=1):
+                for name, value in json.loads(line).items():
+                    shape = _SHAPES.get(type(value))
+                    if shape is None:
+                        continue
+                    before, first = seen.setdefault(name, (shape, number))
+                    if before != shape and name not in self._dtypes and {before, shape} != {"a number", "a text"}:
+                        places = self._place(number), self._place(first)
+                        return f"column {name!r} is {shape} in {places[0]}, and {before} in {places[1]}"
+        return None
+
+
+def _without_null(dtype: pl.DataType) -> pl.DataType:
+    """Text where no row has a value."""
+    if isinstance(dtype, pl.Struct):
+        return pl.Struct([pl.Field(inner.name, _without_null(_made(inner.dtype))) for inner in dtype.fields])
+    if isinstance(dtype, pl.List):
+        return pl.List(_without_null(_made(dtype.inner)))
+    return pl.String() if dtype == pl.Null() else dtype
+
+
+def _made(dtype: object) -> pl.DataType:
+    assert isinstance(dtype, pl.DataType)  # noqa: S101 - those of a schema are
+    return dtype
