@@ -72,4 +72,4 @@ def _entries(lines: list[str]) -> dict[str, str]:
 
 
 def _markdown(text: str) -> str:
-    return text.replace("``", "`")
+    return re.sub(r"(?<!`)``(?!`)", "`", text)  # fences of examples have three

@@ -104,8 +104,9 @@ def _restricted(arguments: tuple[Any, ...]) -> str:
         return f"[{tagged.registry.kind}]({tagged.registry.kind}s.md)"
     if any(isinstance(mark, BeforeValidator) and mark.func is seconds for mark in marks):
         return "seconds, or a text like `30s`, `5m`, `1h`, `2d`"
-    if accepted := next((mark.json_schema_input_type for mark in marks if isinstance(mark, BeforeValidator)), None):
-        return words(accepted)
+    accepted = [mark.json_schema_input_type for mark in marks if isinstance(mark, BeforeValidator)]
+    if accepted and accepted[0] is not PydanticUndefined:
+        return words(accepted[0])
     flat = [mark for outer in marks for mark in (outer.metadata if isinstance(outer, FieldInfo) else (outer,))]
     least = next((mark.ge for mark in flat if isinstance(mark, annotated_types.Ge)), None)
     most = next((mark.le for mark in flat if isinstance(mark, annotated_types.Le)), None)

@@ -91,8 +91,8 @@ class PostgresChamber(Chamber):
             self._writer = None
             self._failed_indexes = self._build(self.layout.indexes)
             self._transaction.close()
-            if self.layout.swaps or self.options.write_mode != "append":
-                # The planner of the publishing transaction has use for it, and so have readers of a table swapped in.
+            if self.layout.swaps or self.options.write_mode not in {"append", "overwrite"}:
+                # For readers of a table that is swapped in, and for the joins of the publishing transaction.
                 execute(self._connection, f"ANALYZE {self.staged.quoted}")
         return self.staged.rows
 

@@ -71,6 +71,7 @@ def _replace(connection: Connection, layout: Layout, staged: Staged, scope: str,
     if layout.table.referenced:
         # Rows that other tables point at must not go away, not even for a moment.
         by_key = _keyed(layout)
+        execute(connection, f"ANALYZE {staged.quoted}")
         deleted = _delete_missing(connection, by_key, staged, scope)
         merged = upsert(connection, by_key, staged)
         return Published(merged.inserted, merged.updated, merged.unchanged, deleted, how[1])
