@@ -38,9 +38,8 @@ def survives(dtype: pl.DataType, pg: PgType) -> Test | None:
 
 def _of_moments(dtype: pl.Datetime | pl.Duration, pg: PgType) -> Test:
     digits = _DIGITS[dtype.time_unit]
-    a_microsecond = 10.0 ** (digits - _KEPT)
-    first = -_MOST if isinstance(dtype, pl.Duration) else FIRST_MICROSECOND
-    low, high = max(-_MOST, int(first * a_microsecond)), min(_MOST, int(_MOST * a_microsecond))
+    first = _MOST if isinstance(dtype, pl.Duration) else -FIRST_MICROSECOND
+    low, high = (-_in_unit(first, digits), _in_unit(_MOST, digits))
     step = 10 ** max(digits - _kept(pg), 0)
 
     def test(column: pl.Expr) -> pl.Expr:
@@ -49,6 +48,11 @@ def _of_moments(dtype: pl.Datetime | pl.Duration, pg: PgType) -> Test:
         return within & (number % step == 0) if step > 1 else within
 
     return test
+
+
+def _in_unit(microseconds: int, digits: int) -> int:
+    """So many microseconds in a unit of so many digits, no more than 64 bits count; never more than they were."""
+    return min(_MOST, microseconds * 10**digits // 10**_KEPT)
 
 
 def shown(value: pl.Series) -> str:

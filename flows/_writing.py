@@ -48,6 +48,24 @@ def _to(dtype: pl.DataType) -> Cast:
     return lambda column: column.cast(dtype)
 
 
+def _moment_cast(dtype: pl.Datetime | pl.Duration, pg: PgType) -> Cast | None:
+    if isinstance(dtype, pl.Duration):
+        return _counted(dtype, pl.Duration("us")) if pg.name == "interval" and not pg.plain else None
+    if pg.name == "timestamptz":
+        return _counted(dtype, UTC) if dtype.time_zone else None
+    return _counted(dtype, pl.Datetime("us")) if pg.name == "timestamp" and not dtype.time_zone else None
+
+
+def _counted(dtype: pl.Datetime | pl.Duration, microseconds: pl.DataType) -> Cast:
+    """From the number that a moment or a span is: Polars' own cast panics for some that only numbers know."""
+    if dtype == microseconds:
+        return _same
+    if dtype.time_unit == "ns":
+        return lambda column: (column.to_physical() // 1000).cast(microseconds)
+    scale = 1000 if dtype.time_unit == "ms" else 1
+    return lambda column: (column.to_physical() * scale).cast(microseconds)
+
+
 def _uuid_bytes(column: pl.Expr) -> pl.Expr:
     return column.str.replace_all("-", "", literal=True).str.decode("hex", strict=True)
 
@@ -62,6 +80,7 @@ _WIRE = {
 }  # fmt: skip
 _TEXTS = {"text", "varchar", "bpchar", "name", "enum", "citext", "json", "jsonb"}
 _JSON = {"json", "jsonb"}
+_MOMENTS = {"timestamp", "timestamptz", "interval"}
 #: Items whose arrays have a binary form that the encoder writes and the server takes.
 _BINARY_ITEMS = (LIST_ITEMS | {"numeric"}) - {"varchar", "bpchar"}
 #: Types whose modifier makes the server round or cut a value that is cast to them.
@@ -126,13 +145,10 @@ def _cast(dtype: pl.DataType, pg: PgType) -> Cast | None:  # noqa: PLR0911 - one
         return _text_cast(dtype, pg)
     if pg.name == "uuid":
         return _uuid_bytes if base == pl.String else _same if base == pl.Binary else None
-    if pg.name == "timestamptz":
-        return _to(UTC) if isinstance(dtype, pl.Datetime) and dtype.time_zone else None
-    if pg.name == "timestamp":
-        naive = isinstance(dtype, pl.Datetime) and not dtype.time_zone
-        return _to(pl.Datetime("us")) if naive or base == pl.Date else None
-    if pg.name == "interval":
-        return _to(pl.Duration("us")) if isinstance(dtype, pl.Duration) and not pg.plain else None
+    if pg.name in _MOMENTS and isinstance(dtype, pl.Datetime | pl.Duration):
+        return _moment_cast(dtype, pg)
+    if pg.name == "timestamp" and base == pl.Date:
+        return _to(pl.Datetime("us"))
     twins = {"bool": pl.Boolean, "bytea": pl.Binary, "date": pl.Date, "time": pl.Time}
     return _same if twins.get(pg.name) == base else None
 
