@@ -60,8 +60,8 @@ class Call:
     @cached_property
     def key(self) -> str:
         """The same for the same request: a hash, because a query may be secret."""
-        body = json.dumps(self.body, sort_keys=True, default=str)
-        return hashlib.sha256(f"{self.method} {self.address} {body}".encode()).hexdigest()
+        asked = [self.method, self.url, dict(self.parameters), self.body]
+        return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
 
     @property
     def shown(self) -> str:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -33,7 +33,7 @@ _MOST_REDIRECTS = 10
 #: A call that was too early, too often, or met a server in trouble may be made again.
 _PASSING = {408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524, 529}
 _SHOWN_CHARACTERS = 120
-_PLAIN = {"Accept": "application/json", "User-Agent": "lockgate"}
+_PLAIN = {"Accept": "application/json", "Accept-Encoding": "gzip, deflate", "User-Agent": "lockgate"}
 _LATER = "Run again later"
 
 
@@ -104,18 +104,32 @@ class Client:
             retry=tenacity.retry_if_exception_type(_Passing),
             reraise=True,
         )
-        self._backoff = tenacity.wait_exponential_jitter(
-            options.retry_delay_seconds, options.max_retry_delay_seconds, jitter=options.retry_delay_seconds
-        )
-        connections = httpx.Limits(max_connections=None, max_keepalive_connections=options.concurrency)
-        self._http = httpx.AsyncClient(timeout=options.timeout_seconds, limits=connections)
+        delay, longest = options.retry_delay_seconds, options.max_retry_delay_seconds
+        self._backoff = tenacity.wait_exponential_jitter(multiplier=delay, max=longest, jitter=delay)
+        self._trust = httpx.create_ssl_context()
+        self._idle: list[httpx.AsyncClient] = []
+        self._opened: list[httpx.AsyncClient] = []
 
     async def __aenter__(self) -> Self:
-        await self._http.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._http.aclose()
+        for http in self._opened:
+            await http.aclose()
+
+    @contextmanager
+    def _connection(self) -> Iterator[httpx.AsyncClient]:
+        """A client with one connection, for one request: a pool would look at all of its own at every request."""
+        http = self._idle.pop() if self._idle else self._new()
+        try:
+            yield http
+        finally:
+            self._idle.append(http)
+
+    def _new(self) -> httpx.AsyncClient:
+        http = httpx.AsyncClient(timeout=self._options.timeout_seconds, verify=self._trust)
+        self._opened.append(http)
+        return http
 
     async def page(self, call: Call) -> Page:
         """Make a call, again where it fails and that may pass, and give the page that it leads to.
@@ -220,8 +234,7 @@ class Client:
                 )
         names = {name.lower() for name in headers}
         plain = {name: value for name, value in _PLAIN.items() if name.lower() not in names}
-        encoding = {"Accept-Encoding": self._http.headers["Accept-Encoding"]}
-        return httpx.Request(method, url, headers={**encoding, **plain, **headers}, json=body)
+        return httpx.Request(method, url, headers={**plain, **headers}, json=body)
 
     def _redirected(
         self, request: httpx.Request, answer: _Answer, location: str, call: Call, signature: Signature
@@ -257,24 +270,22 @@ class Client:
             _Passing: nothing came back, or not all of it.
             ExtractError: too much came back.
         """
-        shown = call.shown if call else f"{request.method} {shown_url(str(request.url))}"
         try:
-            async with asyncio.timeout(self._options.timeout_seconds):
-                response = await self._http.send(request, stream=True, follow_redirects=False)
-                async with aclosing(response):
-                    body = await self._body(response, shown)
-            return _Answer(response.status_code, response.headers, body, request.url)
+            with self._connection() as http:
+                async with asyncio.timeout(self._options.timeout_seconds), _answering(http, request) as response:
+                    body = await self._body(response)
+                    return _Answer(response.status_code, response.headers, body, request.url)
         except (httpx.TimeoutException, TimeoutError) as error:
-            seconds = f"{self._options.timeout_seconds:,g} s"
+            shown, seconds = _shown(request, call), f"{self._options.timeout_seconds:,g} s"
             raise _Passing(
                 self._side.error(
                     "unreachable", f"{shown} was not answered within {seconds} ('timeout_seconds'). {_LATER}."
                 )
             ) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise self._unsent(shown, error) from error
+            raise self._unsent(_shown(request, call), error) from error
 
-    async def _body(self, response: httpx.Response, shown: str) -> bytes:
+    async def _body(self, response: httpx.Response) -> bytes:
         """The body, uncompressed, as far as it is no larger than agreed."""
         most, chunks, held = self._options.max_response_bytes, [], 0
         async for chunk in response.aiter_bytes():
@@ -282,8 +293,8 @@ class Client:
             if held > most:
                 raise self._side.error(
                     "other",
-                    f"{shown} was answered with more than {most:,} bytes ('max_response_bytes'). Ask for smaller "
-                    "pages, or raise it.",
+                    f"{_shown(response.request)} was answered with more than {most:,} bytes ('max_response_bytes'). "
+                    "Ask for smaller pages, or raise it.",
                 )
             chunks.append(chunk)
         return b"".join(chunks)
@@ -337,6 +348,19 @@ class Client:
 
 
 _REDACTING = Redacting()
+
+
+@asynccontextmanager
+async def _answering(http: httpx.AsyncClient, request: httpx.Request) -> AsyncIterator[httpx.Response]:
+    response = await http.send(request, stream=True, follow_redirects=False)
+    try:
+        yield response
+    finally:
+        await response.aclose()
+
+
+def _shown(request: httpx.Request, call: Call | None = None) -> str:
+    return call.shown if call else f"{request.method} {shown_url(str(request.url))}"
 
 
 def _fits(action: ResponseAction, answer: _Answer) -> bool:

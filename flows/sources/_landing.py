@@ -58,7 +58,7 @@ class Landing:
         Raises:
             ExtractError: it has not, and this is a replay.
         """
-        if place := self._places.get(call.key):
+        if place := self._places.get(call.key) if self._places else None:
             file, row = place
             with self._mapped():
                 status, ignored, headers, body = self._read(file).row(row)

@@ -5,7 +5,7 @@ The names of ways and of their keys are those of dlt.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -22,6 +22,9 @@ class Way(BaseModel):
     """How to get from page to page."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    #: Whether pages are numbered, so that they can be asked for at the same time: `ahead`.
+    is_numbered: ClassVar[bool] = False
 
     @property
     def header(self) -> str | None:
@@ -146,6 +149,7 @@ class Cursor(Way):
 class _Counted(Way):
     """Pages are numbered, so they can be asked for at the same time."""
 
+    is_numbered: ClassVar[bool] = True
     total_path: JsonPath | None = None
     has_more_path: JsonPath | None = None
     stop_after_empty_page: bool = True

@@ -75,17 +75,19 @@ class Walk:
             while window:
                 page = await window.popleft()
                 records = self._selector.records(page)
-                self._require_other(page, records, before)
+                if self._way.is_numbered and before and records == before:
+                    raise self._side.error("other", _same(page))
                 yield page, records, value
                 following = None if self._sample else self._following(page, len(records))
                 if following is None:
                     return
                 before = records
-                if self._way.ahead(page.call, page) is None:
+                if not self._way.is_numbered:
                     if following.key in seen:
-                        raise self._side.error("other", self._circle(page))
+                        raise self._side.error("other", _circle(page))
                     seen.add(following.key)
                     window.append(asyncio.ensure_future(self._page(following)))
+                    continue
                 while asked is not None and len(window) < self._at_once and (asked := self._way.ahead(asked, page)):
                     window.append(asyncio.ensure_future(self._page(asked)))
         finally:
@@ -110,19 +112,19 @@ class Walk:
         except Lost as lost:
             raise self._side.error("other", f"{page.call.shown}: {lost}") from lost
 
-    def _require_other(self, page: Page, records: list[Record], before: list[Record]) -> None:
-        if before and records == before:
-            raise self._side.error(
-                "other",
-                f"{page.call.shown}: this page is the same as the one before it. Does the API know the parameters of "
-                "'pagination', and is its first page the one that they begin with ('base_page', 'offset')?",
-            )
 
-    def _circle(self, page: Page) -> str:
-        return (
-            f"{page.call.shown}: the next page is one that was there before, so this would never end. "
-            "Correct 'pagination', or tell the makers of the API."
-        )
+def _same(page: Page) -> str:
+    return (
+        f"{page.call.shown}: this page is the same as the one before it. Does the API know the parameters of "
+        "'pagination', and is its first page the one that they begin with ('base_page', 'offset')?"
+    )
+
+
+def _circle(page: Page) -> str:
+    return (
+        f"{page.call.shown}: the next page is one that was there before, so this would never end. "
+        "Correct 'pagination', or tell the makers of the API."
+    )
 
 
 class _Ahead(Generic[T]):

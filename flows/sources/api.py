@@ -122,8 +122,8 @@ class Api(Source):
 
     **Pages** are asked for one after the other where each leads to the next, and ``concurrency`` at a time where they
     are numbered (`offset`, `page_number`): without ``total_path``, some beyond the last are asked for in vain. A link
-    to another host is refused. A page that was there before, or is the same as the one before it, is an error, not an
-    endless loop.
+    to another host is refused. A link that was there before, or a numbered page that is the same as the one before it,
+    is an error, not an endless loop.
 
     **Children**: ``for_each`` calls the API once for every value of another source's column. The steps start from
     the first of ``sources``: to deliver the children, write them first.
