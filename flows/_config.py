@@ -29,6 +29,7 @@ from flows._plain import canonical, resolved
 from flows._schedule import Schedule
 from flows.sources._base import Source, sources
 from flows.targets._base import Target
+from flows.targets._several import Several
 from transforms._errors import Path
 from transforms._plan import Step
 from transforms._transform import transforms
@@ -47,6 +48,7 @@ class Pipeline:
     Attributes:
         sources: by name, in the configuration's order; the steps start from the first. A single ``source``
             is called "source".
+        target: where rows go; made of several where the configuration has ``targets``.
         rules: ``quality_rules``, held against the rows about to be published.
         source_rules: ``source.rules``, held against the rows of the first source as they are read.
         model: ``schema``, a reference like ``package.module:Class``, to be loaded by whoever judges rows.
@@ -168,13 +170,14 @@ class _Reading:
             return None
         named = self._sources(keys, value)
         steps = tuple(self._step(position, step, named) for position, step in enumerate(keys.transformations))
-        if self.problems:
+        target = self._target(keys)
+        if self.problems or target is None:
             return None
         return Pipeline(
             name=self.name,
             type=keys.type,
             sources=named,
-            target=keys.target,
+            target=target,
             steps=steps,
             rules=_bound(keys.quality_rules),
             source_rules=_bound(self._source_rules(keys)),
@@ -199,11 +202,7 @@ class _Reading:
             return None
 
     def _sources(self, keys: PipelineKeys, value: Any) -> dict[str, Source]:
-        if (keys.source is None) == (keys.sources is None):
-            found = (
-                "is missing. Write it" if keys.source is None else "cannot stand beside 'sources'. Write one of them"
-            )
-            self._problem((), f"'source' {found}.")
+        if not self._one_of("source", keys.source, keys.sources):
             return {}
         raw = value["sources"] if keys.sources else {"source": value["source"]}
         # Without the rules, a source is of exactly the kind that its registry knows.
@@ -222,6 +221,18 @@ class _Reading:
 
     def _needed(self, keys: PipelineKeys, name: str, path: Path, message: str) -> None:
         self._problem((*(("sources", name) if keys.sources else ("source",)), *path), message)
+
+    def _target(self, keys: PipelineKeys) -> Target | None:
+        if not self._one_of("target", keys.target, keys.targets):
+            return None
+        return keys.target if keys.targets is None else Several(members=keys.targets)
+
+    def _one_of(self, key: str, one: Any, several: Any) -> bool:
+        if (one is None) == (several is None):
+            found = "is missing. Write it" if one is None else f"cannot stand beside '{key}s'. Write one of them"
+            self._problem((), f"'{key}' {found}.")
+            return False
+        return True
 
     def _source_rules(self, keys: PipelineKeys) -> tuple[RuleKeys, ...]:
         if keys.sources is None:

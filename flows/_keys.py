@@ -145,6 +145,10 @@ class ErrorHandling(Keys):
     max_failed_ratio: Annotated[float, Field(ge=0, le=1)] = 0.05
 
 
+def _one_of(key: str) -> dict[str, Any]:
+    return {"oneOf": [{"required": [key]}, {"required": [f"{key}s"]}]}
+
+
 class PipelineKeys(Keys):
     """Everything that stands under a pipeline's name.
 
@@ -156,6 +160,7 @@ class PipelineKeys(Keys):
         source: where rows come from.
         sources: several of them by name, instead of `source`; the steps start from the first, a join names others.
         target: where rows go.
+        targets: several of them by name, instead of `target`; each is published whole, in this order.
         transformations: the steps, in order.
         quality_rules: what must hold for the rows about to be published.
         schema: a Pandera model of them, such as ``validations.schemas.customers:Customers``.
@@ -163,13 +168,16 @@ class PipelineKeys(Keys):
         error_handling: what to do when something fails.
     """
 
+    model_config = ConfigDict(json_schema_extra={"allOf": [_one_of("source"), _one_of("target")]})
+
     type: Literal["batch", "stream", "hybrid", "elt"]
     description: str | None = None
     tags: tuple[str, ...] = ()
     schedule: Schedule | None = None
     source: _Source = None
     sources: Annotated[dict[str, _Source], Field(min_length=1)] | None = None
-    target: _Target
+    target: _Target = None
+    targets: Annotated[dict[str, _Target], Field(min_length=1)] | None = None
     transformations: tuple[_Step, ...] = ()
     quality_rules: tuple[_Rule, ...] = ()
     model: Annotated[str | None, Field(alias="schema")] = None

@@ -71,6 +71,9 @@ class RunRecord:
         staged: rows that the target counted in the chamber.
         rejected_as_read: quarantined rows that never reached the first step.
         state: what each source wants remembered when the load is published, by the source's name.
+        targets: of a run with several targets, what became of each by its name: its label as ``target``, its
+            ``status`` (``waiting`` until its turn), and the rows ``written`` and ``unchanged``. `rows` then says
+            what the first of them did.
         seconds: wall time until the record was made.
     """
 
@@ -90,6 +93,7 @@ class RunRecord:
     staged: int = 0
     rejected_as_read: int = 0
     state: dict[str, Any] = field(default_factory=dict)
+    targets: dict[str, dict[str, Any]] = field(default_factory=dict)
     seconds: float = 0.0
     published: str | None = None
 
@@ -150,6 +154,7 @@ class RunRecord:
             "run_id": self.run_id,
             "status": self.status,
             "target": self.target,
+            **({"targets": self.targets} if self.targets else {}),
             "started_at": self.started_at.isoformat(),
             "config_version": self.config_version,
             "rows": asdict(self.rows),

@@ -58,8 +58,9 @@ def canonical(value: Any, annotation: Any) -> Any:
     """`value` in JSON's kinds, with the order of keys kept only where it means something, and no secret in it."""
     if isinstance(value, dict):
         inner = {str(key): canonical(item, _shape.child(annotation, value, key)) for key, item in value.items()}
-        if isinstance(inner.get("sources"), dict):
-            inner["sources"] = list(inner["sources"].items())  # the steps start from the first
+        for ordered in ("sources", "targets"):  # the steps start from the first; the first is published first
+            if isinstance(inner.get(ordered), dict):
+                inner[ordered] = list(inner[ordered].items())
         return inner
     if isinstance(value, list):
         return [canonical(item, _shape.child(annotation, value, index)) for index, item in enumerate(value)]

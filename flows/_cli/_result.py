@@ -81,7 +81,11 @@ def _check(check: dict[str, Any]) -> tuple[str, str, str | None]:
 
 
 def _where(record: RunRecord, url: str | None) -> Iterator[tuple[str, str]]:
-    yield "table", record.target
+    if not record.targets:
+        yield "table", record.target
+    for name, each in record.targets.items():
+        counts = f"{each['written']:,} written, {each['unchanged']:,} unchanged"
+        yield f"target {name}", f"{each['target']}: {each['status']}, {counts}"
     yield "run", record.run_id
     if url:
         yield "Prefect", url

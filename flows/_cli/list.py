@@ -26,7 +26,7 @@ def _facts(pipeline: Pipeline) -> dict[str, Any]:
         "type": pipeline.type,
         "schedule": _scheduled(pipeline),
         "source": ", ".join(source.type for source in pipeline.sources.values()),
-        "target": f"{pipeline.target.type} {pipeline.target.label}",
+        "target": pipeline.target.described,
         "where": pipeline.locate(()),
         "description": pipeline.description,
         "tags": pipeline.tags,

@@ -41,8 +41,8 @@ def _written(asked: Asked, name: str) -> tuple[dict[str, Any], Locate]:
     document = _yaml.read(asked.file)
     list(_overrides.applied(document, _overrides.given({}, os.environ), dict[str, PipelineKeys]))
     written: dict[str, Any] = canonical(document.data["pipelines"][name], PipelineKeys)
-    if "sources" in written:
-        written["sources"] = dict(written["sources"])
+    for named in {"sources", "targets"} & set(written):
+        written[named] = dict(written[named])
     return written, lambda path: document.locate(("pipelines", name, *path))
 
 

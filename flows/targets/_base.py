@@ -142,6 +142,11 @@ class Target(BaseModel, ABC):
     def label(self) -> str:
         """The target's name for people: ``analytics.dim_customers``."""
 
+    @property
+    def described(self) -> str:
+        """Its kind and its label."""
+        return f"{self.type} {self.label}"
+
     @abstractmethod
     def open(self, record: RunRecord, schema: pl.Schema, folder: Path | None = None) -> Chamber:
         """Lock the target against other runs, check that `schema` fits, and open a chamber.

@@ -81,6 +81,8 @@ def test_what_loads_passes(path, value, validator):
         (("type",), "bach"),
         (("tpye",), "batch"),
         (("target",), None),
+        (("source",), None),
+        (("targets",), {"a": {"type": "stream", "connection_string": "x", "topic": "x"}}),
         (("source", "type"), "databse"),
         (("source", "conection_string"), "x"),
         (("source", "connection_string"), None),
