@@ -17,6 +17,7 @@ from flows.targets._catalog import TableInfo
 from flows.targets._layout import Layout, require
 from flows.targets._modes import Scd2
 from flows.targets._publish import Staged, lock, roomy
+from flows.targets._system import SCHEMA
 from transforms._words import counted
 
 _MOMENTS = {"timestamptz": "{}", "timestamp": "({} AT TIME ZONE 'UTC')", "date": "({}::timestamp AT TIME ZONE 'UTC')"}
@@ -101,6 +102,7 @@ class History:
         columns = {column.name: column.pg.name for column in layout.table.columns}
         self._is_naive = {name: columns.get(name) == "timestamp" for name in options.own_columns}
         self._started = literal(at)
+        self._changes = quote(SCHEMA, f"{staged.name}_changes")
         self._same_key = layout.same_key("t", "s")
         self._differs = layout.differs("t", "s", options.tracked_columns) if self._tracked else "false"
 
@@ -116,17 +118,38 @@ class History:
         """
         roomy(connection)
         if self.layout.creates:
-            for ddl in creating(self.layout, self.options):
-                execute(connection, ddl)
+            return self._create(connection)
         lock(connection, self.layout)
-        self._refuse_earlier(connection, side)
-        closed = self._close_missing(connection) if self.options.hard_deletes == "close" else 0
+        self._find_changes(connection)
+        closed, earlier = self._close_missing(connection) if self.options.hard_deletes == "close" else (0, 0)
+        self._refuse(earlier + self._earlier(connection), side)
         closed += self._close_changed(connection)
-        inserted = self._begin(connection)
+        inserted = self._begin(connection, f"s.ctid IN (SELECT begins FROM {self._changes})")
+        execute(connection, f"DROP TABLE {self._changes}")
         unchanged = self.staged.rows - inserted
         if self.layout.table.intercepts:  # a trigger may have kept rows out; only the table itself can say
             unchanged = self._found(connection) - inserted
         return Published(inserted, unchanged=unchanged, closed=closed, how="new versions")
+
+    def _create(self, connection: Connection) -> Published:
+        table, *indexes = creating(self.layout, self.options)
+        execute(connection, table)
+        inserted = self._begin(connection, "true")
+        for index in indexes:
+            execute(connection, index)
+        return Published(inserted, how="created")
+
+    def _find_changes(self, connection: Connection) -> None:
+        """Compare once, and keep which rows of the chamber begin a version, and which version that ends."""
+        begins = self._moment(self.options.valid_from)
+        execute(
+            connection,
+            f"CREATE UNLOGGED TABLE {self._changes} AS "
+            "SELECT s.ctid AS begins, t.tableoid AS part, t.ctid AS ends, "
+            f"coalesce({begins} <= {self._from}, false) AS early "
+            f"FROM {self.staged.quoted} AS s LEFT JOIN {self._table} AS t ON {self._same_key} AND {self._current} "
+            f"WHERE t.ctid IS NULL OR {self._differs}",
+        )
 
     def _moment(self, column: str, *, started: bool = False) -> str:
         """SQL for since when a row of the chamber, called ``s``, is as it is, in the type of the table's `column`."""
@@ -136,60 +159,57 @@ class History:
             moment = _MOMENTS[self.layout.column(effective).pg.name].format(self.layout.key_of(effective, "s"))
         return f"({moment} AT TIME ZONE 'UTC')" if self._is_naive[column] else moment
 
-    def _refuse_earlier(self, connection: Connection, side: PostgresSide) -> None:
-        begins, ends = self._moment(self.options.valid_from), self._moment(self.options.valid_to)
-        has_current = (
-            f"EXISTS (SELECT FROM {self._table} AS c "
-            f"WHERE {self.layout.same_key('c', 's')} AND c.{quote(self.options.is_current)})"
+    def _earlier(self, connection: Connection) -> int:
+        """Rows of the chamber that would begin before something that the table says has happened."""
+        again = f"{self._table} AS t WHERE {self._same_key} AND {self._moment(self.options.valid_to)} < {self._to}"
+        came_back = (
+            f"{self._changes} AS c JOIN {self.staged.quoted} AS s ON s.ctid = c.begins "
+            f"WHERE c.ends IS NULL AND EXISTS (SELECT FROM {again})"
         )
-        earlier = self._count(
-            connection,
-            f"{self._table} AS t JOIN {self.staged.quoted} AS s ON {self._same_key} "
-            f"WHERE ({self._current} AND {begins} <= {self._from} AND {self._differs}) "
-            f"OR (NOT {self._current} AND {ends} < {self._to} AND NOT {has_current})",
+        return self._count(connection, f"{self._changes} WHERE early") + self._count(connection, came_back)
+
+    def _refuse(self, earlier: int, side: PostgresSide) -> None:
+        if not earlier:
+            return
+        since = repr(self.options.effective_at) if self.options.effective_at else "the start of the run"
+        raise RefusedError(
+            f"{side.label}: {counted(earlier, 'row')} would change the past: {since} is not after the last change that "
+            "the table has there. Load changes in the order in which they happened, oldest first.",
+            guard="scd2_order",
+            observed=earlier,
         )
-        if self.options.hard_deletes == "close":
-            started = self._moment(self.options.valid_from, started=True)
-            earlier += self._count(
-                connection,
-                f"{self._table} AS t WHERE {self._current} AND {started} <= {self._from} "
-                f"AND NOT EXISTS (SELECT FROM {self.staged.quoted} AS s WHERE {self._same_key})",
-            )
-        if earlier:
-            since = repr(self.options.effective_at) if self.options.effective_at else "the start of the run"
-            raise RefusedError(
-                f"{side.label}: {counted(earlier, 'row')} would begin a version at or before the one that it follows "
-                f"({since} is not after {self.options.valid_from!r}), so history would overlap. Load changes in the "
-                "order in which they happened, oldest first.",
-                guard="scd2_order",
-                observed=earlier,
-            )
 
     def _close_changed(self, connection: Connection) -> int:
         return execute(
             connection,
             f"UPDATE {self._table} AS t SET {quote(self.options.valid_to)} = {self._moment(self.options.valid_to)}, "
-            f"{quote(self.options.is_current)} = false FROM {self.staged.quoted} AS s "
-            f"WHERE {self._same_key} AND {self._current} AND {self._differs}",
+            f"{quote(self.options.is_current)} = false "
+            f"FROM {self._changes} AS c JOIN {self.staged.quoted} AS s ON s.ctid = c.begins "
+            "WHERE t.ctid = c.ends AND t.tableoid = c.part",
         ).rowcount
 
-    def _close_missing(self, connection: Connection) -> int:
+    def _close_missing(self, connection: Connection) -> tuple[int, int]:
+        """How many were closed, and how many of them had not begun."""
         ends = self._moment(self.options.valid_to, started=True)
-        return execute(
+        begun = f"{self._moment(self.options.valid_from, started=True)} <= {self._from}"
+        row = execute(
             connection,
-            f"UPDATE {self._table} AS t SET {quote(self.options.valid_to)} = {ends}, "
+            f"WITH closed AS (UPDATE {self._table} AS t SET {quote(self.options.valid_to)} = {ends}, "
             f"{quote(self.options.is_current)} = false WHERE {self._current} "
-            f"AND NOT EXISTS (SELECT FROM {self.staged.quoted} AS s WHERE {self._same_key})",
-        ).rowcount
+            f"AND NOT EXISTS (SELECT FROM {self.staged.quoted} AS s WHERE {self._same_key}) "
+            f"RETURNING {begun} AS early) "
+            "SELECT count(*), count(*) FILTER (WHERE early) FROM closed",
+        ).fetchone()
+        return (row[0], row[1]) if row else (0, 0)
 
-    def _begin(self, connection: Connection) -> int:
+    def _begin(self, connection: Connection, which: str) -> int:
         own = ", ".join(map(quote, self.options.own_columns))
         return execute(
             connection,
             f"INSERT INTO {self._table} ({self.layout.names}, {own}) OVERRIDING SYSTEM VALUE "
             f"SELECT {self.layout.values}, {self._moment(self.options.valid_from)}, NULL, true "
             f"FROM {self.staged.quoted} AS s "
-            f"WHERE NOT EXISTS (SELECT FROM {self._table} AS t WHERE {self._same_key} AND {self._current})",
+            f"WHERE {which}",
         ).rowcount
 
     def _found(self, connection: Connection) -> int:
