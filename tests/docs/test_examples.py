@@ -62,7 +62,8 @@ def completed(value: object) -> dict[str, object]:
         return value
     if isinstance(value, dict):
         assert value.keys() <= {field.alias or name for name, field in PipelineKeys.model_fields.items()}
-        return {"pipelines": {"example": REST | {"source": ORDERS} | value}}
+        rest = {key: part for key, part in (REST | {"source": ORDERS}).items() if f"{key}s" not in value}
+        return {"pipelines": {"example": rest | value}}
     assert isinstance(value, list)
     kinds = {name for name, _ in transforms}, {*(name for name, _ in rules), *rules.aliases}
     steps = [item for item in value if item["type"] in kinds[0]]
