@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -12,6 +13,7 @@ from flows._ledger import RunRecord
 from flows._postgres import Connection, PostgresSide, connect, execute
 from flows._quarantine import Quarantine
 from flows.targets import _history, _system
+from flows.targets._base import Chamber
 from flows.targets._catalog import TableInfo, describe
 from flows.targets._evolution import evolved, pinned_columns
 from flows.targets._layout import Layout, place, require
@@ -31,6 +33,12 @@ class PostgresTable:
     def __init__(self, options: Database) -> None:
         self.options = options
         self.side = PostgresSide("target", f"target {options.label}", str(options.connection_string))
+
+    def open(self, record: RunRecord, schema: pl.Schema, folder: Path | None) -> Chamber:  # noqa: ARG002 - the database stages
+        """Lock the table against other runs, and open a staging table beside it."""
+        from flows.targets._chamber import PostgresChamber  # noqa: PLC0415 - pyarrow and pgpq are for runs only
+
+        return PostgresChamber(self, record, schema)
 
     def connect(self, purpose: str) -> Connection:
         """Open a connection that the server's administrator knows by `purpose`."""

@@ -1,4 +1,4 @@
-"""A table of a PostgreSQL warehouse: the same promises as `database`, under the name analysts use."""
+"""A table of a warehouse, PostgreSQL or DuckDB: the same promises as `database`, under the name analysts use."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from flows.targets.database import Database
 
 @target
 class DataWarehouse(Database):
-    """A table of a PostgreSQL data warehouse; see `database` for its keys and promises."""
+    """A table of a data warehouse, PostgreSQL or DuckDB; see `database` for its keys and promises."""
 
     type: Literal["data_warehouse"] = "data_warehouse"  # type: ignore[assignment] # a kind of database by another name

@@ -1,4 +1,4 @@
-"""A table of a PostgreSQL database."""
+"""A table of a database: PostgreSQL, SQLite or DuckDB."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 import polars as pl
 from pydantic import Field, field_validator, model_validator
 
+from flows._dialects import POSTGRES, dialect_of
 from flows._ledger import RunRecord
 from flows._names import split_name
 from flows._quarantine import Quarantine
 from flows._secrets import Secret
+from flows._sides import Side
 from flows.targets._base import Chamber, Target, target
 from flows.targets._modes import Columns, DeleteRange, Scd2, WriteMode, refuse_stray
 from flows.targets._schema_contract import Contracted, SchemaContract
 
 if TYPE_CHECKING:
+    from flows.targets._attached_table import AttachedTable
     from flows.targets._table import PostgresTable
 
 
 @target
 class Database(Target):
-    """A table of a PostgreSQL database, published whole in one transaction.
+    """A table of a PostgreSQL, SQLite or DuckDB database, published whole in one transaction.
 
     The ``write_mode`` says what becomes of the rows that are there:
 
@@ -50,10 +53,23 @@ class Database(Target):
     numbers that hold them exactly (``int4`` to ``int8`` or ``numeric``, ``varchar(20)`` to ``text``); readers wait
     from such a change until the transaction ends.
 
-    Beside the data, in schema ``lockgate``, the ledger (``loads``) and the ``quarantine`` are kept.
+    Beside the data, in schema ``lockgate``, the ledger (``loads``) and the ``quarantine`` are kept. SQLite has no
+    schemas: there they are tables, ``lockgate_loads`` and so on.
+
+    ``sqlite:///file.db`` and ``duckdb:///file.db`` name a file by a path from the working directory,
+    ``sqlite:////data/file.db`` from the root. It is made when it is missing, its folder is not. Rows are staged in a
+    file of the run's workspace, so that the database stays free while they are read, and are published in one
+    transaction. DuckDB opens a file for one process at a time: publishing waits up to ``lock_timeout_seconds`` for
+    others to close it. Tables are always rewritten in place.
+
+    SQLite has few types. What it lacks is declared in words and kept as text: ``DATE``, ``TIME``, ``TIMESTAMP`` and
+    ``TIMESTAMPTZ`` in ISO 8601, in microseconds, moments in UTC; decimals as ``DECIMAL_TEXT(precision, scale)``,
+    because SQLite makes binary floats of numbers in a column that is declared ``DECIMAL`` or ``NUMERIC``, of which
+    only 15 digits are exact. Lists, structs, durations and NaN are refused.
 
     Attributes:
-        connection_string: ``postgresql://user:password@host:port/database``, or ``embedded://NAME``.
+        connection_string: ``postgresql://user:password@host:port/database``, ``embedded://NAME``,
+            ``sqlite:///file.db`` or ``duckdb:///file.db``.
         table_name: with its schema where needed: ``sales.orders``.
         write_mode: what becomes of the rows that are there.
         primary_key: the columns that ``upsert`` and ``scd2`` find a row by, and the key of a table that a run makes.
@@ -63,7 +79,7 @@ class Database(Target):
         schema_contract: what a load may do to the columns of the table, and what happens to values that do not fit.
         allow_empty: whether a load without rows may empty the table, the range, or close every version.
         lock_timeout_seconds: how long publishing waits for others who hold the table.
-        writer: ``copy`` is binary COPY; ``adbc`` the driver's own way, which takes longer.
+        writer: for PostgreSQL: ``copy`` is binary COPY; ``adbc`` the driver's own way, which takes longer.
     """
 
     type: Literal["database"] = "database"
@@ -116,11 +132,9 @@ class Database(Target):
         """The table, as the configuration names it."""
         return self.table_name
 
-    def open(self, record: RunRecord, schema: pl.Schema, folder: Path | None = None) -> Chamber:  # noqa: ARG002 - the database stages
-        """Lock the table against other runs, and open a staging table beside it."""
-        from flows.targets._chamber import PostgresChamber  # noqa: PLC0415 - pyarrow and pgpq are for runs only
-
-        return PostgresChamber(self._table, record, schema)
+    def open(self, record: RunRecord, schema: pl.Schema, folder: Path | None = None) -> Chamber:
+        """Lock the table against other runs, and open a staging table: beside it, or in a file of `folder`."""
+        return self._table.open(record, schema, folder)
 
     def plan(self, schema: pl.Schema) -> list[str]:
         """Say what publishing rows of `schema` would do."""
@@ -147,7 +161,28 @@ class Database(Target):
         return self._table.quarantined(pipeline, run_id, limit)
 
     @property
-    def _table(self) -> PostgresTable:
-        from flows.targets._table import PostgresTable  # noqa: PLC0415 - commands that only list need no driver
+    def _table(self) -> PostgresTable | AttachedTable:
+        """The table, behind the kind of database that the connection string names.
 
-        return PostgresTable(self)
+        Raises:
+            LoadError: no target can be made of that kind.
+        """
+        # Imports are here, because commands that only list need no driver.
+        side = Side("target", f"target {self.label}", str(self.connection_string))
+        try:
+            dialect = dialect_of(self.connection_string.reveal())
+        except ValueError as error:
+            raise side.error("missing", f"connection_string: {error}") from error
+        if dialect is POSTGRES:
+            from flows.targets._table import PostgresTable  # noqa: PLC0415 - as said
+
+            return PostgresTable(self)
+        if not dialect.is_file:
+            raise side.error(
+                "missing",
+                f"{dialect.title!r} is no kind of database that rows can be published to. Name one of postgresql://, "
+                "sqlite:/// and duckdb:///.",
+            )
+        from flows.targets._attached_table import AttachedTable  # noqa: PLC0415 - as said
+
+        return AttachedTable(self, dialect)
