@@ -73,7 +73,8 @@ def in_place(
         published = _publish.delete_insert(connection, layout, staged, _scope_of(options, layout, staged))
     else:
         published = _publish.append(connection, layout, staged)
-    record.warnings.extend(_sequences.advance(connection, layout, staged))
+    found = _sequences.advance(connection, layout, staged)
+    record.warnings.extend(warning for warning in found if warning not in record.warnings)  # once, also when retried
     return published
 
 

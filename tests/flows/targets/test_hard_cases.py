@@ -270,7 +270,7 @@ def appender(database: str, connect: Connect) -> Iterator[tuple[str, str]]:
     connection.execute(
         f"CREATE ROLE {role} LOGIN PASSWORD 'secret'; GRANT CREATE ON DATABASE {connection.info.dbname} TO {role}"
     )
-    yield role, psycopg.conninfo.make_conninfo(database, user=role, password="secret")
+    yield role, f"{database}{'&' if '?' in database else '?'}user={role}&password=secret"
     connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 

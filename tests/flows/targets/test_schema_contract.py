@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -227,15 +230,21 @@ pipelines:
 
 
 @pytest.fixture
-def run(database: str, connect: Connect, tmp_path: Path) -> Callable[..., Any]:
-    """Runs a pipeline from `source` to `t` under a schema contract; returns its record."""
+def configured(database: str, tmp_path: Path) -> Callable[..., Path]:
+    """Writes the configuration of a pipeline from `source` to `t` under a schema contract."""
 
-    def run_one(contract: str, rule: str = "") -> Any:
+    def write(contract: str, rule: str = "") -> Path:
         config = tmp_path / "contracts.yaml"
         config.write_text(CONFIG.format(uri=database, contract=contract, rule=rule))
-        return pipeline.run(load_config(config).pipeline("contracts"))
+        return config
 
-    return run_one
+    return write
+
+
+@pytest.fixture
+def run(configured: Callable[..., Path]) -> Callable[..., Any]:
+    """Runs that pipeline; returns its record."""
+    return lambda *keys: pipeline.run(load_config(configured(*keys)).pipeline("contracts"))
 
 
 def test_columns_that_are_discarded_are_in_the_record(run: Callable[..., Any], connect: Connect) -> None:
@@ -289,6 +298,21 @@ def test_rows_whose_values_do_not_fit_go_to_quarantine(run: Callable[..., Any], 
         (4, "read", "5", ["data_type: code does not fit varchar(3)", "data_type: day does not fit date"]),
         (5, "read", "99999999999", ["data_type: n does not fit int4", "data_type: price does not fit numeric(6,2)"]),
     ]
+
+
+def test_the_command_line_shows_the_statements_and_runs_none(configured: Callable[..., Path], connect: Connect) -> None:
+    connection = connect()
+    connection.execute(TABLE)
+    connection.execute("CREATE TABLE source AS SELECT 1::bigint AS id, 'a' AS name, 5 AS more")
+
+    command = (sys.executable, "-m", "flows", "plan", "contracts", "--json", "--config", configured("evolve"))
+    shown = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert json.loads(shown.stdout)["publishes"] == [
+        ('ALTER TABLE "public"."t" ADD COLUMN "more" int4, ALTER COLUMN "id" TYPE int8, ALTER COLUMN "name" TYPE text'),
+        'append to "public"."t"',
+    ]
+    assert len(rows(connection, TYPES)) == 2
 
 
 def test_the_plan_says_what_goes_to_quarantine(target: Make, connect: Connect) -> None:
