@@ -10,6 +10,7 @@
     │   ├── SourcePermissionError       the user may not read it
     │   ├── SourceMissingError          the table, column or file is not there
     │   ├── SourceTypeError             a value or type that cannot be carried exactly
+    │   ├── SourceBusyError             somebody else holds a lock on it                retryable
     │   └── SourceConnectionLostError   the connection broke while reading              retryable
     ├── LoadError                       rows cannot be staged or published; nothing was published
     │   ├── TargetUnreachableError      nobody answers                                  retryable
@@ -109,6 +110,12 @@ class SourceMissingError(ExtractError):
 
 class SourceTypeError(ExtractError):
     """A type or value of the source cannot be carried exactly."""
+
+
+class SourceBusyError(ExtractError):
+    """Somebody else holds a lock on the source."""
+
+    retryable = True
 
 
 class SourceConnectionLostError(ExtractError):
