@@ -81,7 +81,9 @@ class _Scan:
         alias = options.for_each.field if options.for_each else None
         exact = [column for column, kind in options.kinds.items() if isinstance(kind, pl.Decimal)]
         self.spool = Spool(folder / "records.ndjson", alias, exact, side)
-        self.lines = Lines(self.spool.file, options.kinds | self._parents_dtype(), self.spool.place, side)
+        self.lines = Lines(
+            self.spool.file, options.kinds | self._parents_dtype(), self.spool.order, self.spool.place, side
+        )
 
     def _parents_dtype(self) -> dict[str, pl.DataType]:
         each = self.options.for_each
@@ -103,10 +105,10 @@ class _Scan:
         """
         landing = self._landing(context)
         try:
-            _walk.run(lambda: self._landed(landing, sample=context.sample))
+            with self.spool:
+                _walk.run(lambda: self._landed(landing, sample=context.sample))
         finally:
-            self.spool.close()
-            if landing is not None and not landing.replays:
+            if landing is not None:
                 landing.flush()
 
     def _landing(self, context: Context) -> Landing | None:

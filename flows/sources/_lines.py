@@ -12,6 +12,7 @@ import polars as pl
 
 from flows._sides import Side
 from flows.sources import _files, _texts
+from flows.sources._records import Order
 
 _SHAPES: dict[type, str] = {
     dict: "an object", list: "a list", bool: "true or false", int: "a number", float: "a number", str: "a text",
@@ -23,12 +24,17 @@ class Lines:
 
     Args:
         dtypes: declared types; a declared column is there even if no row has it.
+        order: the keys of all rows in the order in which they were met, and below each those of its objects; Polars
+            has them in another order, which depends on how it shared out the work.
         place: says in words what stands in a line, from 1.
         side: the end that errors belong to.
     """
 
-    def __init__(self, file: Path, dtypes: Mapping[str, pl.DataType], place: Callable[[int], str], side: Side) -> None:
+    def __init__(
+        self, file: Path, dtypes: Mapping[str, pl.DataType], order: Order, place: Callable[[int], str], side: Side
+    ) -> None:
         self._file = file
+        self._order = order
         self._dtypes = dtypes
         self._place = place
         self._side = side
@@ -43,8 +49,8 @@ class Lines:
         if self._file.stat().st_size:
             with self._mapped():
                 found = self._frame(None).collect_schema()
-        names = dict.fromkeys([*found, *self._dtypes])
-        return pl.Schema({name: self._dtypes.get(name) or _without_null(found[name]) for name in names})
+        names = dict.fromkeys([*self._order, *self._dtypes])
+        return pl.Schema({name: self._dtypes.get(name) or _settled(found[name], self._order[name]) for name in names})
 
     def rows(self, schema: pl.Schema, columns: tuple[str, ...], limit: int | None) -> Iterator[pl.DataFrame]:
         """Stream the rows; declared columns are read as texts, and typed batch by batch.
@@ -97,12 +103,13 @@ class Lines:
         return None
 
 
-def _without_null(dtype: pl.DataType) -> pl.DataType:
-    """Text where no row has a value."""
+def _settled(dtype: pl.DataType, order: Order) -> pl.DataType:
+    """The type with its fields in order; text where no row has a value."""
     if isinstance(dtype, pl.Struct):
-        return pl.Struct([pl.Field(inner.name, _without_null(_made(inner.dtype))) for inner in dtype.fields])
+        fields = {inner.name: _made(inner.dtype) for inner in dtype.fields}
+        return pl.Struct([pl.Field(name, _settled(fields[name], order[name])) for name in order if name in fields])
     if isinstance(dtype, pl.List):
-        return pl.List(_without_null(_made(dtype.inner)))
+        return pl.List(_settled(_made(dtype.inner), order))
     return pl.String() if dtype == pl.Null() else dtype
 
 

@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from flows._sides import Side
 from flows.sources._calls import Page
@@ -16,6 +16,7 @@ from flows.sources._jsonpaths import compiled, values_at
 _ENCODED = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=float).encode
 _SHOWN_NAMES = 12
 Record = Mapping[str, Any]
+Order = dict[str, "Order"]
 
 
 class Selector:
@@ -89,16 +90,29 @@ class Spool:
         alias: a key that each record gets before its own; None is none.
         exact: keys whose numbers are kept with all their digits, as texts.
         side: the end that errors belong to.
+
+    Attributes:
+        order: the keys of all records in the order in which they were met, and below each those of its objects.
+        rows: how many records there are.
     """
 
     def __init__(self, file: Path, alias: str | None, exact: Collection[str], side: Side) -> None:
         self.file = file
+        self.order: Order = {}
         self.rows = 0
         self._alias = alias
         self._exact = exact
         self._side = side
         self._ends: list[int] = []
-        self._stream: IO[bytes] = file.open("wb")
+        self._stream: IO[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self._stream = self.file.open("wb")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._stream is not None:
+            self._stream.close()
 
     @property
     def pages(self) -> int:
@@ -122,26 +136,47 @@ class Spool:
         if self._exact:
             records = [{name: self._kept(name, inner) for name, inner in record.items()} for record in records]
         try:
+            assert self._stream is not None  # noqa: S101 - pages are added inside the block
             self._stream.write("".join(_ENCODED(record) + "\n" for record in records).encode())
         except (ValueError, RecursionError) as error:  # half a surrogate, a number beyond a double
             raise self._side.error(
                 "type", f"{page.call.shown}: a record holds what is no text or number: {error}. Mend it in the API."
             ) from error
+        for record in records:
+            _meet(record, self.order)
+        if "" in self.order:
+            raise self._side.error("type", f"{page.call.shown}: a record has a key without a name. Mend it in the API.")
         self.rows += len(records)
         self._ends.append(self.rows)
 
     def _kept(self, name: str, value: Any) -> Any:
         return str(value) if name in self._exact and isinstance(value, Decimal) else value
 
-    def close(self) -> None:
-        """Finish the file."""
-        self._stream.close()
-
     def place(self, line: int) -> str:
         """Which record of which page stands in a line, both from 1: ``page 3 record 17``."""
         page = bisect_left(self._ends, line)
         before = self._ends[page - 1] if page else 0
         return f"page {page + 1} record {line - before}"
+
+
+def _meet(record: Record, order: Order) -> None:
+    for name, value in record.items():
+        inner = order.get(name)
+        if inner is None:
+            inner = order[name] = {}
+        kind = type(value)
+        if kind is dict:
+            _meet(value, inner)
+        elif kind is list:
+            _meet_all(value, inner)
+
+
+def _meet_all(values: list[Any], order: Order) -> None:
+    for value in values:
+        if type(value) is dict:
+            _meet(value, order)
+        elif type(value) is list:
+            _meet_all(value, order)
 
 
 def require_some(spool: Spool, side: Side) -> None:
