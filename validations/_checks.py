@@ -95,6 +95,11 @@ class SetRule:
         """Whether a unique index over `fields` proves that it holds."""
         return isinstance(self.says, Offenders) and self.says.is_unique
 
+    @property
+    def violated(self) -> pl.Expr:
+        """Whether each row is at fault, over the whole set; only where `blames_rows`."""
+        return self._offenders.at_fault
+
     def violations_sql(self, table: str, row_id: str) -> str:
         """A SELECT of the row ids at fault, in no order; only where `blames_rows`.
 
@@ -106,7 +111,7 @@ class SetRule:
 
     def violations(self, frame: pl.LazyFrame) -> pl.LazyFrame:
         """Positions of the rows at fault from 0, ascending, as a column ``row`` (UInt32); only where `blames_rows`."""
-        at_fault = frame.select(self._offenders.at_fault.alias("at_fault")).with_row_index("row")
+        at_fault = frame.select(self.violated.alias("at_fault")).with_row_index("row")
         return at_fault.filter("at_fault").select(pl.col("row").cast(pl.UInt32))
 
     def verdict_sql(self, table: str) -> str:

@@ -8,6 +8,7 @@ neither on the rows nor on the partitions, and no partition is cut into more fil
 from __future__ import annotations
 
 import datetime as dt
+import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import polars as pl
 
 #: What a folder is called for a null, by everybody who knows hive.
 NULL = "__HIVE_DEFAULT_PARTITION__"
-_HELD_BYTES = 64_000_000
+_HELD_BYTES = 32_000_000
 
 Key = tuple[Any, ...]
 
@@ -53,6 +54,7 @@ class Partitions:
         self._bytes = 0
         self._runs: list[tuple[pl.DataFrame, dict[Key, tuple[int, int]]]] = []
         self._files: list[Path] = []
+        self._maps: list[mmap.mmap] = []
 
     def add(self, rows: pl.DataFrame) -> None:
         """Take a batch."""
@@ -71,7 +73,7 @@ class Partitions:
 
     def clear(self) -> None:
         """Let go of every row."""
-        self._held, self._runs, self._bytes = [], [], 0
+        self._held, self._runs, self._maps, self._bytes = [], [], [], 0
         for file in self._files:
             file.unlink(missing_ok=True)
         self._files = []
@@ -80,6 +82,8 @@ class Partitions:
         for rows, places in self._runs:
             if key in places:
                 yield rows.slice(*places[key])
+        for mapped in self._maps:
+            mapped.madvise(mmap.MADV_DONTNEED)  # what was read once is not read again
 
     def _set_aside(self) -> None:
         rows, places = self._sorted()
@@ -87,7 +91,17 @@ class Partitions:
         file = self._scratch / f"partitions-{len(self._files):05}.arrow"
         rows.write_ipc(file)
         self._files.append(file)
-        self._runs.append((_mapped(file), places))
+        self._runs.append((self._mapped(file), places))
+
+    def _mapped(self, file: Path) -> pl.DataFrame:
+        """The rows of a file, which stay on the disk until somebody looks at them."""
+        import pyarrow as pa  # noqa: PLC0415 - it takes time that only runs have
+
+        with file.open("rb") as opened:
+            self._maps.append(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
+        rows = pl.from_arrow(pa.ipc.open_file(pa.py_buffer(self._maps[-1])).read_all(), rechunk=False)
+        assert isinstance(rows, pl.DataFrame)  # noqa: S101 - a table is a frame
+        return rows
 
     def _sorted(self) -> tuple[pl.DataFrame, dict[Key, tuple[int, int]]]:
         """What is held, sorted by partition, and where each partition begins and how long it is."""
@@ -99,15 +113,6 @@ class Partitions:
             places[tuple(key)] = (first, length)
             first += length
         return rows.drop(self.columns), places
-
-
-def _mapped(file: Path) -> pl.DataFrame:
-    """The rows of a file, which stay on the disk until somebody looks at them."""
-    import pyarrow as pa  # noqa: PLC0415 - it takes time that only runs have
-
-    rows = pl.from_arrow(pa.ipc.open_file(pa.memory_map(str(file))).read_all(), rechunk=False)
-    assert isinstance(rows, pl.DataFrame)  # noqa: S101 - a table is a frame
-    return rows
 
 
 def _order(key: Key) -> tuple[tuple[bool, Any], ...]:

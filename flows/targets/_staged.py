@@ -20,29 +20,15 @@ from flows._quarantine import as_json_texts
 from flows._storage import Store
 from flows.targets._base import Taken, Violation
 from flows.targets._partitions import Partitions, hive_folder
-from flows.targets._sink import Sink, os_errors
+from flows.targets._parts import ROW_GROUP_BYTES, Part, Statistics, statistics_of
+from flows.targets._sink import os_errors
 from transforms._words import counted
 from validations._contract import SetRule
 
 TARGET_FILE_BYTES = 128_000_000
-_ROW_GROUP_BYTES = 16_000_000  # in memory; a sink holds about two of them
-_FEWEST_ROWS, _MOST_ROWS = 1_000, 1_000_000
 _ROWS_REWRITTEN = 100_000
+_ROWS_AT_ONCE = 4_000_000  # keys in memory, to find those that are there twice
 _PLACE = "__lockgate_place__"
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """What is known of a column of a file, from its footer.
-
-    Attributes:
-        minimum, maximum: as Python values; None where the file does not say.
-        nulls: how many; None where the file does not say.
-    """
-
-    minimum: Any
-    maximum: Any
-    nulls: int | None
 
 
 @dataclass(frozen=True)
@@ -104,7 +90,7 @@ class StagedFiles:
         self._temporary = tempfile.TemporaryDirectory(prefix="lockgate-") if scratch is None else None
         self._scratch = Path(self._temporary.name) if self._temporary else scratch or Path()
         self._partitions = Partitions(self.partition_by, self._scratch) if self.partition_by else None
-        self._open: _Open | None = None
+        self._open: Part | None = None
         self._made = 0
 
     # --- staging ---
@@ -144,8 +130,8 @@ class StagedFiles:
     def _put(self, rows: pl.DataFrame, partition: Mapping[str, Any]) -> None:
         if self._open is None:
             path = self._new_path(partition)
-            group = _group_rows(rows, min(_ROW_GROUP_BYTES, self._limit or _ROW_GROUP_BYTES))
-            self._open = _Open(path, partition, self._local(path), self._inner, group)
+            group_bytes = ROW_GROUP_BYTES if self._limit is None else min(ROW_GROUP_BYTES, self._limit // 2)
+            self._open = Part(path, partition, self._local(path), self._inner, group_bytes)
         with self.store.mapped():
             self._open.put(rows)
             if self._limit is not None and self._open.bytes >= self._limit:
@@ -160,7 +146,7 @@ class StagedFiles:
         if self._open is not None:
             opened, self._open = self._open, None
             with self.store.mapped():
-                opened.sink.close()
+                opened.close()
                 self.files.append(self._delivered(opened.path, opened.partition, opened.rows))
 
     def _local(self, path: str) -> Path:
@@ -173,7 +159,7 @@ class StagedFiles:
     def _delivered(self, path: str, partition: Mapping[str, Any], rows: int) -> StagedFile:
         """A file that is written, in its place."""
         file = self._local(path)
-        statistics = _statistics(file) if self._with_statistics else {}
+        statistics = statistics_of(file) if self._with_statistics else {}
         staged = StagedFile(path, rows, file.stat().st_size, partition, statistics)
         if not self.store.is_local:
             self.store.fs.put_file(str(file), f"{self.store.path}/{path}")
@@ -217,7 +203,17 @@ class StagedFiles:
 
     def _blamed(self, rule: SetRule) -> pl.Series:
         """Places of the rows that a rule blames, in the order staged, from 0."""
-        return rule.violations(self.frame()).collect(engine="streaming").get_column("row")
+        shares = -(-self.rows // _ROWS_AT_ONCE)
+        if shares < 2 or not rule.is_unique:  # noqa: PLR2004 - one share is the whole
+            return rule.violations(self.frame()).collect(engine="streaming").get_column("row")
+        # Rows with the same key are in the same share, so each share can be asked alone, and memory stays flat.
+        keys = self.frame().select(rule.fields).with_row_index(_PLACE)
+        share = pl.struct(rule.fields).hash() % shares
+        blamed = [
+            keys.filter(share == number).filter(rule.violated).select(_PLACE).collect(engine="streaming").to_series()
+            for number in range(shares)
+        ]
+        return pl.concat(blamed).sort()
 
     def take(self, violation: Violation) -> Taken:
         """Take the rows that `violation` blames out; only the files that have some are written again."""
@@ -259,18 +255,22 @@ class StagedFiles:
     def release(self) -> None:
         """Hand the files over: they were published, and `remove` leaves them where they are."""
         self.files = []
+        self.remove()
 
     def remove(self) -> None:
         """Stop, and remove every file that is still where it was staged; safe to call twice."""
         if self._open is not None:
-            self._open.sink.abandon()
-            self._open.file.unlink(missing_ok=True)
+            self._open.abandon()
             self._delete(self._open.path)
             self._open = None
         if self._partitions is not None:
             self._partitions.clear()
-        for file in self.files:
-            self._delete(file.path)
+        if self.store.is_local:
+            for file in self.files:
+                self._delete(file.path)
+        elif self.files:
+            with self.store.mapped(), suppress(FileNotFoundError):
+                self.store.fs.rm([f"{self.store.path}/{file.path}" for file in self.files])
         self.files = []
         if self._temporary is not None:
             self._temporary.cleanup()
@@ -284,55 +284,3 @@ class StagedFiles:
             with suppress(OSError):  # not empty, or gone with the file
                 for folder in list(Path(place).parents)[: path.count("/")]:
                     folder.rmdir()
-
-
-class _Open:
-    """A file that is being written."""
-
-    def __init__(self, path: str, partition: Mapping[str, Any], file: Path, schema: pl.Schema, group: int) -> None:
-        self.path = path
-        self.partition = partition
-        self.file = file
-        self.rows = 0
-        self.sink = Sink(schema, lambda frame: frame.sink_parquet(file, compression="zstd", row_group_size=group))
-
-    @property
-    def bytes(self) -> int:
-        """How large the file is by now; some row groups are not in it yet."""
-        return self.file.stat().st_size if self.file.exists() else 0
-
-    def put(self, rows: pl.DataFrame) -> None:
-        """Hand over a batch."""
-        self.sink.put(rows)
-        self.rows += rows.height
-
-
-def _group_rows(rows: pl.DataFrame, group_bytes: int) -> int:
-    """How many rows like these make a row group of about `group_bytes` in memory."""
-    group = group_bytes * rows.height // max(int(rows.estimated_size()), 1)
-    return min(max(group, _FEWEST_ROWS), _MOST_ROWS)
-
-
-def _statistics(file: Path) -> dict[str, Statistics]:
-    import pyarrow.parquet as pq  # noqa: PLC0415 - it takes time that only runs have
-
-    footer = pq.read_metadata(file)
-    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
-    columns = range(footer.num_columns)
-    flat = [place for place in columns if footer.schema.column(place).max_repetition_level == 0]
-    return {
-        groups[0].column(place).path_in_schema: _merged([group.column(place).statistics for group in groups])
-        for place in flat
-        if groups and "." not in groups[0].column(place).path_in_schema
-    }
-
-
-def _merged(parts: Sequence[Any]) -> Statistics:
-    """The statistics of a column over all row groups."""
-    if any(part is None for part in parts):
-        return Statistics(None, None, None)
-    nulls = sum(part.null_count for part in parts) if all(part.has_null_count for part in parts) else None
-    ranged = [part for part in parts if part.has_min_max]
-    if not ranged:
-        return Statistics(None, None, nulls)
-    return Statistics(min(part.min for part in ranged), max(part.max for part in ranged), nulls)
