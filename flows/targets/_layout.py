@@ -16,6 +16,7 @@ from flows.targets._catalog import NAME, PLACE, Index, TableInfo
 from flows.targets._evolution import Evolution
 from transforms._words import did_you_mean
 
+_LONGEST_NAME = 63  # bytes
 _LONGEST_STEM = 58  # bytes of a table's name that leave room for "_pkey"
 
 
@@ -208,6 +209,7 @@ def place(
         raise side.error("type", "the pipeline delivers no columns that are loaded. Select at least one.")
     if table.is_view:
         raise side.error("missing", "it is a view, and a load through it could lose rows. Load the table behind it.")
+    _require_short_names(schema, table, side)
     placed = tuple(_placed(name, dtype, table, side, judges=judges) for name, dtype in schema.items())
     require(key, "primary_key", schema, side)
     for column in table.columns:
@@ -240,6 +242,18 @@ def _placed(name: str, dtype: pl.DataType, table: TableInfo, side: PostgresSide,
         return Placed(name, pg, narrowing(dtype, pg) if judges else unshortened(dtype, pg))
     except DoesNotFit as error:
         raise side.error("type", f"column {name!r}: {error}") from error
+
+
+def _require_short_names(schema: pl.Schema, table: TableInfo, side: PostgresSide) -> None:
+    """The server would cut a longer name without a word, and the next run would not find it."""
+    columns = {} if table.oid is None else {column.name for column in table.columns}
+    made = [f"column {name!r}" for name in schema if name not in columns and len(name.encode()) > _LONGEST_NAME]
+    if table.oid is None and len(table.name.encode()) > _LONGEST_NAME:
+        made.insert(0, f"the table's name {table.name!r}")
+    if made:
+        raise side.error(
+            "type", f"{made[0]} is longer than the {_LONGEST_NAME} bytes of a name in PostgreSQL. Give it another name."
+        )
 
 
 def _writable(name: str, table: TableInfo, side: PostgresSide) -> None:

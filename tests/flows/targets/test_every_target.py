@@ -1,0 +1,630 @@
+"""What every target promises, over the live registry: a new kind of target is held to it, or says here why not."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import polars as pl
+import psycopg
+import pytest
+from pydantic import ValidationError
+
+from flows._errors import (
+    LoadError,
+    RefusedError,
+    TargetAuthenticationError,
+    TargetPermissionError,
+    TargetUnreachableError,
+)
+from flows._ledger import RunRecord
+from flows._quarantine import Quarantine
+from flows.targets._base import Chamber, Published, Target, targets
+from transforms._errors import LockgateError
+
+pytestmark = pytest.mark.postgres
+
+EXEMPT = {"stream": "cannot run in this version: opening it refuses"}
+PASSWORD = "hushhush"
+PIPELINE = "every"
+
+FRAME = pl.DataFrame(
+    {
+        "id": [1, 2, 3],
+        "name": ["Ada", 'größe ☃ 😀 "hi", it\'s\\', None],
+        "amount": [1.5, None, -2e300],
+        "ok": [True, False, None],
+        "nothing": [None] * 3,
+    },
+    schema={"id": pl.Int64, "name": pl.String, "amount": pl.Float64, "ok": pl.Boolean, "nothing": pl.String},
+)
+MORE = FRAME.with_columns(pl.col("id") + 10)
+BIG = pl.DataFrame({"id": range(3000), "name": [f"{n:>60}" for n in range(3000)]})
+
+#: Loads a frame in a process of its own, and says how far it is.
+CHILD = """
+import json, os, sys
+import polars as pl
+from pathlib import Path
+from flows._ledger import RunRecord
+from flows._quarantine import Quarantine
+from flows.targets._base import targets
+from transforms._errors import LockgateError
+keys, file, folder, user = json.loads(sys.argv[1])
+target = targets.get(keys["type"]).model_validate(keys)
+record, frame = RunRecord.start("every", target.label, "1"), pl.read_ipc(file)
+if user is not None:
+    os.seteuid(user)
+try:
+    with target.open(record, frame.schema, Path(folder)) as chamber:
+        for batch in frame.iter_slices(500):
+            chamber.stage(batch)
+        record.rows.read, record.staged = frame.height, chamber.seal()
+        print("publishing", flush=True)
+        chamber.publish(record, Quarantine(Path(folder, "quarantine")))
+    print("done", record.status, flush=True)
+except LockgateError as error:
+    print("error", type(error).__name__, error, flush=True)
+"""
+
+
+class Waived(Exception):  # noqa: N818 - not an error of ours: a promise that a kind cannot be held to
+    """Says why a kind cannot be held to a promise."""
+
+
+class Place(ABC):
+    """Somewhere that one kind of target writes, as its readers and its administrator know it.
+
+    Attributes:
+        kind: of target.
+        appends_only: why rows cannot be replaced there; None where they can.
+        longest_name: of a column, in bytes, above which the kind refuses; None where there is no end.
+        publishes_rows_one_by_one: why a load is not visible in one step; None where it is.
+        waived: promises that cannot be shown here, each with the reason.
+    """
+
+    kind: str
+    appends_only: str | None = None
+    longest_name: int | None = None
+    publishes_rows_one_by_one: str | None = None
+    waived: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @abstractmethod
+    def keys(self) -> dict[str, Any]:
+        """The keys of a target that replaces the rows, where the kind can."""
+
+    @abstractmethod
+    def rows(self, schema: pl.Schema) -> list[dict[str, Any]] | None:
+        """What a reader sees, by id; None where there is nothing."""
+
+    @abstractmethod
+    def everything(self) -> object:
+        """All that is there, system tables and staged rows included, to be compared."""
+
+    def unreachable(self) -> dict[str, Any]:
+        """The keys of a target where nobody answers."""
+        raise Waived(self.waived["unreachable"])
+
+    def wrong_credentials(self) -> dict[str, Any]:
+        """The keys of a target with credentials that are not known there."""
+        raise Waived(self.waived["wrong_credentials"])
+
+    @contextmanager
+    def forbidden(self) -> Iterator[tuple[dict[str, Any], int | None]]:
+        """The keys of a target that may not be written; and the user to become, where that is what forbids it."""
+        raise Waived(self.waived["forbidden"])
+        yield
+
+    def limits(self) -> Callable[[], None]:
+        """Makes the process that calls it run out of space soon."""
+        raise Waived(self.waived["full"])
+
+
+class InDatabase(Place):
+    kind = "database"
+    longest_name = 63
+    waived: ClassVar[dict[str, str]] = {
+        "full": "the throwaway server's disk is everybody's; class 53 of SQLSTATE is mapped for all of PostgreSQL"
+    }
+
+    def __init__(self, folder: Path, uri: str, kind: str = "database") -> None:
+        super().__init__(folder)
+        self.kind = kind
+        self.uri = uri
+        self.shown = uri.replace("postgres@", f"postgres:{PASSWORD}@", 1)
+
+    def keys(self) -> dict[str, Any]:
+        return {"connection_string": self.shown, "table_name": "held", "write_mode": "overwrite"}
+
+    def rows(self, schema: pl.Schema) -> list[dict[str, Any]] | None:
+        with psycopg.connect(self.uri) as connection:
+            if connection.execute("SELECT to_regclass('held')").fetchone() == (None,):
+                return None
+            cursor = connection.execute("SELECT * FROM held ORDER BY id")
+            names = [column.name for column in cursor.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    def everything(self) -> object:
+        with psycopg.connect(self.uri) as connection:
+            tables = connection.execute(
+                "SELECT oid, relname, relfilenode FROM pg_class WHERE relnamespace NOT IN "
+                "('pg_catalog'::regnamespace, 'information_schema'::regnamespace, 'pg_toast'::regnamespace) ORDER BY 1"
+            ).fetchall()
+            return tables, self.rows(FRAME.schema)
+
+    def unreachable(self) -> dict[str, Any]:
+        return self.keys() | {"connection_string": f"postgresql://u:{PASSWORD}@127.0.0.1:1/x"}
+
+    def wrong_credentials(self) -> dict[str, Any]:
+        return self.keys() | {"connection_string": self.shown.replace("postgres:", "nobody_there:", 1)}
+
+    @contextmanager
+    def forbidden(self) -> Iterator[tuple[dict[str, Any], int | None]]:
+        role = f"reader_{uuid.uuid4().hex}"
+        with psycopg.connect(self.uri, autocommit=True) as connection:
+            connection.execute(f"CREATE ROLE {role} LOGIN")
+            try:
+                yield self.keys() | {"connection_string": self.uri.replace("postgres@", f"{role}:{PASSWORD}@", 1)}, None
+            finally:
+                connection.execute(f"DROP ROLE {role}")
+
+
+class InFile(Place):
+    kind = "file"
+    waived: ClassVar[dict[str, str]] = {
+        "unreachable": "a disk of this machine does not go away; S3 is unreachable in test_file.py",
+        "wrong_credentials": "a disk of this machine asks for none; S3 does in test_file.py",
+    }
+
+    def __init__(self, folder: Path, name: str) -> None:
+        super().__init__(folder)
+        self.home = folder / "held"
+        self.home.mkdir()
+        self.name = name
+
+    def keys(self) -> dict[str, Any]:
+        return {"path": f"{self.home}/{self.name}", "write_mode": "overwrite"}
+
+    def rows(self, schema: pl.Schema) -> list[dict[str, Any]] | None:
+        pattern = self.name.replace("{part}", "*")
+        found = sorted(path for path in self.home.glob(pattern) if path.is_file())
+        if not found:
+            return None
+        readers: dict[str, Callable[[Path], pl.DataFrame]] = {
+            ".csv": lambda path: self._csv(path, schema),
+            ".ndjson": lambda path: pl.read_ndjson(path, schema=schema),
+            ".parquet": pl.read_parquet,
+            ".arrow": pl.read_ipc,
+        }
+        frames = [readers[path.suffix](path) for path in found]
+        return pl.concat(frames).sort("id").to_dicts()
+
+    @staticmethod
+    def _csv(path: Path, schema: pl.Schema) -> pl.DataFrame:
+        with path.open(encoding="utf-8", newline="") as lines:
+            assert next(csv.reader(lines)) == schema.names()  # Polars does not take the quotes off names
+        return pl.read_csv(path, has_header=False, skip_rows=1, schema=schema)
+
+    def everything(self) -> object:
+        return {path: path.read_bytes() if path.is_file() else None for path in sorted(self.home.rglob("*"))}
+
+    @contextmanager
+    def forbidden(self) -> Iterator[tuple[dict[str, Any], int | None]]:
+        if os.geteuid() != 0:
+            self.home.chmod(0o500)
+        try:
+            yield self.keys(), 65534 if os.geteuid() == 0 else None
+        finally:
+            self.home.chmod(0o755)
+
+    def limits(self) -> Callable[[], None]:
+        def limited() -> None:
+            import resource  # noqa: PLC0415 - in the child, before it runs
+
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+        return limited
+
+
+class InApi(Place):
+    kind = "api"
+    appends_only = "an API takes rows, and gives none back to be replaced"
+    publishes_rows_one_by_one = (
+        "an API has no transaction: each answer is written down, and the next run sends the rest"
+    )
+    waived: ClassVar[dict[str, str]] = {
+        "full": "a server's disk is its own; what it answers then (507) is an error like any other of it"
+    }
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.received: dict[str, list[dict[str, Any]]] = {}
+        self.status = 200
+        place = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def take(self) -> None:
+                text = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                if place.status == 200 and self.command == "POST":
+                    place.received.setdefault(self.headers["Idempotency-Key"], json.loads(text))
+                self.send_response(place.status)
+                self.send_header("Content-Length", "2")
+                self.end_headers()
+                self.wfile.write(b"{}")
+
+            do_POST = do_OPTIONS = do_HEAD = do_GET = take  # noqa: N815 - http.server's names
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def keys(self) -> dict[str, Any]:
+        return {
+            "url": f"http://127.0.0.1:{self.server.server_address[1]}/rows",
+            "authentication": {"type": "bearer", "token": PASSWORD},
+            "state_folder": str(self.folder / "state"),
+            "batch_rows": 100,
+            "max_retries": 1,
+            "retry_delay_seconds": 0.01,
+        }
+
+    def rows(self, schema: pl.Schema) -> list[dict[str, Any]] | None:
+        found = [row for rows in self.received.values() for row in rows]
+        return sorted(found, key=lambda row: row["id"]) if found else None
+
+    def everything(self) -> object:
+        return dict(self.received)
+
+    def unreachable(self) -> dict[str, Any]:
+        return self.keys() | {"url": "http://127.0.0.1:1/rows"}
+
+    def wrong_credentials(self) -> dict[str, Any]:
+        self.status = 401
+        return self.keys()
+
+    @contextmanager
+    def forbidden(self) -> Iterator[tuple[dict[str, Any], int | None]]:
+        self.status = 403
+        yield self.keys(), None
+
+
+FILES = ["file held.csv", "file held.ndjson", "file held.parquet", "file held.arrow", "file part-{part}.parquet"]
+PLACES = ["database", "data_warehouse", *FILES, "api"]
+
+
+@pytest.fixture(params=PLACES)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    tmp_path.chmod(0o755)
+    kind, _, name = request.param.partition(" ")
+    if kind in {"database", "data_warehouse"}:
+        yield InDatabase(tmp_path, request.getfixturevalue("database"), kind)
+    elif kind == "file":
+        yield InFile(tmp_path, name)
+    else:
+        api = InApi(tmp_path)
+        yield api
+        api.server.shutdown()
+        api.server.server_close()
+
+
+def made(place: Place, keys: dict[str, Any] | None = None) -> Target:
+    return targets.get(place.kind).model_validate({"type": place.kind} | (place.keys() if keys is None else keys))
+
+
+def staged(place: Place, target: Target, frame: pl.DataFrame, record: RunRecord) -> Chamber:
+    record.rows.read = frame.height + record.rows.quarantined
+    chamber = target.open(record, frame.schema, place.folder / "work" / record.run_id)
+    try:
+        chamber.stage(frame)
+        record.staged = chamber.seal()
+    except BaseException:
+        chamber.discard()
+        raise
+    return chamber
+
+
+def load(
+    place: Place, frame: pl.DataFrame, *, target: Target | None = None, record: RunRecord | None = None
+) -> Published:
+    target = target or made(place)
+    record = record or RunRecord.start(PIPELINE, target.label, "1")
+    with staged(place, target, frame, record) as chamber:
+        return chamber.publish(record, Quarantine(place.folder / "quarantine" / record.run_id))
+
+
+def waived(act: Callable[[], Any]) -> Any:
+    """What `act` gives; the test is skipped, with the reason, where the kind cannot be held to it."""
+    try:
+        return act()
+    except Waived as reason:
+        pytest.skip(str(reason))
+
+
+def child(
+    place: Place, frame: pl.DataFrame, *, keys: dict[str, Any] | None = None, user: int | None = None, **popen: Any
+) -> subprocess.Popen[str]:
+    file, work = place.folder / "frame.arrow", place.folder / "child"
+    frame.write_ipc(file)
+    work.mkdir(exist_ok=True)
+    work.chmod(0o777)
+    asked = json.dumps([{"type": place.kind} | (keys or place.keys()), str(file), str(work), user])
+    command = (sys.executable, "-c", CHILD, asked)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **popen)
+
+
+def is_ours_and_says_no_secret(error: BaseException) -> None:
+    assert isinstance(error, LockgateError)
+    assert PASSWORD not in str(error)
+    assert "\n" not in str(error)
+    assert str(error).endswith(".")
+
+
+def test_every_kind_is_held_to_it() -> None:
+    assert {name.partition(" ")[0] for name in PLACES} | set(EXEMPT) == set(targets.names())
+
+
+def test_what_is_loaded_is_what_readers_see(place: Place) -> None:
+    made(place).check()
+    published = load(place, FRAME)
+
+    assert place.rows(FRAME.schema) == FRAME.to_dicts()
+    assert (published.inserted, published.updated, published.unchanged) == (3, 0, 0)
+
+
+def test_a_load_replaces_what_was_there(place: Place) -> None:
+    if place.appends_only:
+        pytest.skip(place.appends_only)
+    load(place, FRAME)
+    load(place, MORE)
+
+    assert place.rows(FRAME.schema) == MORE.to_dicts()
+
+
+def test_an_empty_load_empties_nothing_unless_that_is_meant(place: Place) -> None:
+    load(place, FRAME)
+    before = place.rows(FRAME.schema)
+
+    if place.appends_only:
+        assert not load(place, FRAME.clear()).changed
+    else:
+        with pytest.raises(RefusedError, match="allow_empty") as refused:
+            load(place, FRAME.clear())
+        is_ours_and_says_no_secret(refused.value)
+    assert place.rows(FRAME.schema) == before
+    if not place.appends_only:
+        load(place, FRAME.clear(), target=made(place, place.keys() | {"allow_empty": True}))
+        assert not place.rows(FRAME.schema)
+
+
+NAMES = ["Größe ☃", 'with "quotes"', "with space", "select", "a.b", "1", "%s", "{x}", "a'b", "back\\slash", "a,b;c\td"]
+
+
+def test_any_name_that_a_column_can_have(place: Place) -> None:
+    frame = pl.DataFrame({"id": [1, 2]}).with_columns(
+        pl.Series(name, [str(n), None]) for n, name in enumerate([*NAMES, "n" * (place.longest_name or 300)])
+    )
+
+    load(place, frame)
+
+    assert place.rows(frame.schema) == frame.to_dicts()
+
+
+def test_a_name_that_is_too_long_is_refused_and_not_cut(place: Place) -> None:
+    if place.longest_name is None:
+        pytest.skip("a name of 300 characters is as good as any: see the test before")
+    frame = pl.DataFrame({"id": [1], "n" * 300: ["x"]})
+
+    with pytest.raises(LoadError, match="nnn") as refused:
+        load(place, frame)
+
+    is_ours_and_says_no_secret(refused.value)
+    assert place.rows(frame.schema) is None
+
+
+def test_a_table_whose_name_is_too_long_is_refused_and_not_cut(database: str, tmp_path: Path) -> None:
+    place = InDatabase(tmp_path, database)
+    target = made(place, place.keys() | {"table_name": "t" * 64})
+
+    with pytest.raises(LoadError, match="is longer than the 63 bytes of a name in PostgreSQL"):
+        load(place, FRAME, target=target)
+
+
+def test_the_same_run_publishes_once(place: Place) -> None:
+    record = RunRecord.start(PIPELINE, made(place).label, "1")
+    load(place, FRAME, record=record)
+    before = place.rows(FRAME.schema)
+
+    target = made(place)
+    again = RunRecord(PIPELINE, target.label, "1", record.run_id, record.started_at)
+    load(place, FRAME, target=target, record=again)
+
+    assert place.rows(FRAME.schema) == before
+    assert again.status == record.status == "published"
+    assert len(target.history(PIPELINE, 9)) == 1
+
+
+def test_publishing_twice_publishes_once(place: Place) -> None:
+    target = made(place)
+    record = RunRecord.start(PIPELINE, target.label, "1")
+    quarantine = Quarantine(place.folder / "quarantine")
+    with staged(place, target, FRAME, record) as chamber:
+        chamber.publish(record, quarantine)
+        chamber.publish(record, quarantine)
+
+    assert place.rows(FRAME.schema) == FRAME.to_dicts()
+    assert (record.status, record.rows.written + record.rows.unchanged) == ("published", 3)
+
+
+def test_nothing_is_seen_before_it_is_published_and_nothing_is_left_of_what_is_not(place: Place) -> None:
+    load(place, FRAME)
+    before = place.everything()
+
+    target = made(place)
+    with staged(place, target, MORE, RunRecord.start(PIPELINE, target.label, "1")):
+        assert place.rows(FRAME.schema) == FRAME.to_dicts()
+
+    assert place.everything() == before
+
+
+def test_killed_while_it_publishes(place: Place) -> None:
+    load(place, FRAME)
+    wanted = FRAME.select("id", "name") if place.appends_only else None
+    replaced = BIG.with_columns(pl.col("id") + 100)
+
+    with child(place, replaced) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line == "publishing\n", line + process.stdout.read()
+        time.sleep(random.uniform(0, 0.03))
+        process.send_signal(signal.SIGKILL)
+
+    found = place.rows(FRAME.schema if place.rows(replaced.schema) is None else replaced.schema) or []
+    if not place.publishes_rows_one_by_one:
+        assert [row["id"] for row in found] in (FRAME["id"].to_list(), replaced["id"].to_list())
+    with child(place, replaced) as process:
+        output = process.communicate(timeout=60)[0]
+    assert output.splitlines()[-1] in {"done published", "done unchanged"}, output
+    expected = [*(wanted["id"] if wanted is not None else ()), *replaced["id"]]
+    assert [row["id"] for row in place.rows(replaced.schema) or []] == expected
+    assert {run["status"] for run in made(place).history(PIPELINE, 9)} <= {"published", "unchanged"}
+
+
+def test_nobody_answers(place: Place) -> None:
+    target = made(place, waived(place.unreachable))
+
+    for attempt in (target.check, lambda: load(place, FRAME, target=target)):
+        with pytest.raises(TargetUnreachableError) as failed:
+            attempt()
+        assert failed.value.retryable
+        is_ours_and_says_no_secret(failed.value)
+
+
+def test_credentials_that_are_not_known(place: Place) -> None:
+    target = made(place, waived(place.wrong_credentials))
+
+    with pytest.raises(TargetAuthenticationError) as failed:
+        load(place, FRAME, target=target)
+
+    assert not failed.value.retryable
+    is_ours_and_says_no_secret(failed.value)
+
+
+def test_what_may_not_be_written(place: Place) -> None:
+    with place.forbidden() as (keys, user), child(place, FRAME, keys=keys, user=user) as process:
+        output = process.communicate(timeout=60)[0]
+
+    said = output.splitlines()[-1]
+    assert said.startswith(f"error {TargetPermissionError.__name__} target "), output
+    assert PASSWORD not in output
+    assert place.rows(FRAME.schema) is None
+
+
+def test_no_space_left(place: Place) -> None:
+    limits = waived(place.limits)
+    load(place, FRAME)
+    noise = pl.DataFrame({"id": range(9000), "name": [random.randbytes(20).hex() for _ in range(9000)]})
+
+    with child(place, noise, preexec_fn=limits) as process:
+        output = process.communicate(timeout=60)[0]
+
+    assert output.splitlines()[-1].startswith("error LoadError target "), output
+    assert place.rows(FRAME.schema) == FRAME.to_dicts()
+    load(place, MORE)
+    assert place.rows(FRAME.schema) == MORE.to_dicts()
+
+
+def test_of_two_runs_at_once_one_wins_and_the_other_can_run_again(place: Place) -> None:
+    target = made(place)
+    first = RunRecord.start(PIPELINE, target.label, "1")
+    with staged(place, target, FRAME, first) as chamber:
+        with pytest.raises(LoadError) as busy:
+            load(place, MORE)
+        assert busy.value.retryable
+        is_ours_and_says_no_secret(busy.value)
+        chamber.publish(first, Quarantine(place.folder / "quarantine"))
+    assert place.rows(FRAME.schema) == FRAME.to_dicts()
+
+    load(place, MORE)
+
+    assert (place.rows(FRAME.schema) or [])[-3:] == MORE.to_dicts()
+
+
+def test_what_a_run_did_can_be_asked_afterwards(place: Place) -> None:
+    target = made(place)
+    assert (target.history(PIPELINE, 9), target.quarantined(PIPELINE, None, 9), target.state(PIPELINE)) == ([], [], {})
+
+    record = RunRecord.start(PIPELINE, target.label, "1")
+    record.state = {"source": {"seen": ["ä.csv"], "until": 5}}
+    record.rows.quarantined = record.rejected_as_read = 1
+    quarantine = Quarantine(place.folder / "quarantine")
+    quarantine.add(FRAME.head(1), pl.Series([3]), pl.Series([["id unique", "name not_null"]]))
+    with staged(place, target, FRAME, record) as chamber:
+        chamber.publish(record, quarantine)
+    refused = RunRecord.start(PIPELINE, target.label, "1")
+    refused.error = {"type": "RefusedError", "message": "no"}
+    refused.finish("refused")
+    target.record(refused, None)
+
+    later = made(place)
+    assert [run["run_id"] for run in later.history(PIPELINE, 1)] == [refused.run_id]
+    assert [(run["run_id"], run["status"]) for run in later.history(PIPELINE, 9)] == [
+        (refused.run_id, "refused"),
+        (record.run_id, "published"),
+    ]
+    assert later.history(PIPELINE, 9)[1]["rows"] == record.as_json()["rows"]
+    for run_id in (None, record.run_id):
+        (row,) = later.quarantined(PIPELINE, run_id, 9)
+        assert (row["run_id"], row["row"], row["stage"]) == (record.run_id, 3, "read")
+        assert row["values"] == json.loads(json.dumps(FRAME.row(0, named=True)))
+        assert row["reasons"] == ["id unique", "name not_null"]
+    assert later.state(PIPELINE) == record.state
+    assert (later.history("other", 9), later.quarantined("other", None, 9), later.state("other")) == ([], [], {})
+
+
+def test_a_plan_says_something_and_changes_nothing(place: Place) -> None:
+    target = made(place)
+    for _ in range(2):
+        before = place.everything()
+        lines = target.plan(FRAME.schema)
+
+        assert lines
+        assert all(PASSWORD not in line for line in lines)
+        assert place.everything() == before
+        load(place, FRAME)
+
+
+def test_no_secret_is_shown(place: Place) -> None:
+    target = made(place)
+    load(place, FRAME, target=target)
+
+    shown = [repr(target), str(target), target.label, target.described, json.dumps(target.history(PIPELINE, 9))]
+    shown += [path.read_text(errors="replace") for path in place.folder.rglob("*") if path.is_file()]
+
+    assert [text for text in shown if PASSWORD in text] == []
+
+
+def test_options_are_frozen_and_unknown_ones_refused(place: Place) -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        made(place).type = "other"
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        made(place, place.keys() | {"write_mood": "append"})
