@@ -50,6 +50,7 @@ _BOUNDS = {
     "too_short": "is too short. It needs {min_length} or more.",
     "string_too_long": "is too long. It can have {max_length} characters at most.",
     "too_long": "is too long. It can have {max_length} at most.",
+    "union_tag_not_found": "has no {discriminator}, which says what else belongs there.",
 }
 
 
@@ -91,7 +92,7 @@ def _flat(error: ValidationError, prefix: Path = ()) -> Iterator[_Found]:
         if isinstance(cause, _shape.Mistakes):
             yield from _flat(cause.error, loc)
         else:
-            at = detail.get("ctx", {}).get("at")
+            at = "type" if detail["type"] == "union_tag_invalid" else detail.get("ctx", {}).get("at")
             yield (*loc, at) if at else loc, detail
 
 
@@ -157,8 +158,9 @@ def _sentence(details: list[ErrorDetails], shown: str | None, path: Path) -> str
         return f"{shown} is not {kinds}.{hint}" if shown else f"the value is missing. Write {kinds}, or remove the key."
     detail = details[0]
     kind, facts = detail["type"], detail.get("ctx", {})
-    if kind in {"literal_error", "enum"}:
-        return f"{shown or 'nothing'} is not {_noun(path)}.{_known(str(facts['expected']), shown)}"
+    if kind in {"literal_error", "enum", "union_tag_invalid"}:
+        expected = str(facts.get("expected") or facts["expected_tags"])
+        return f"{shown or 'nothing'} is not {_noun(path)}.{_known(expected, shown)}"
     if kind in _BOUNDS:
         return f"{shown} {_BOUNDS[kind].format(**facts)}"
     if kind == "value_error":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import AliasChoices, BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic.fields import FieldInfo
@@ -91,8 +91,8 @@ def options(annotation: Any, value: Any) -> Iterator[Any]:
         elif model := tagged.model(value):
             yield model
     elif get_origin(annotation) in {Union, types.UnionType}:
-        for option in get_args(annotation):
-            yield from options(option, value)
+        found = [inner for option in get_args(annotation) for inner in options(option, value)]
+        yield from [inner for inner in found if _may_be(inner, value)] or found
     else:
         yield annotation
 
@@ -186,6 +186,13 @@ def _annotated(field: FieldInfo) -> Any:
 
 def _is_model(option: Any) -> bool:
     return isinstance(option, type) and issubclass(option, BaseModel)
+
+
+def _may_be(option: Any, value: Any) -> bool:
+    """Whether the mapping `value` does not say by its ``type`` that it is something else than this model."""
+    kind = option.model_fields.get("type") if _is_model(option) and isinstance(value, Mapping) else None
+    is_told = kind is not None and get_origin(kind.annotation) is Literal and "type" in value
+    return not is_told or value["type"] in get_args(kind.annotation if kind else None)
 
 
 def _is_container(option: Any) -> bool:

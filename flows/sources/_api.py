@@ -41,8 +41,13 @@ def opened(options: Api, name: str, context: Context) -> Extract:
     scan = _Scan(options, name, side, folder, parents)
     if context.folder is None:
         weakref.finalize(scan, shutil.rmtree, folder, ignore_errors=True)
-    scan.land(context)
-    return scan.extract()
+    try:
+        scan.land(context)
+        return scan.extract()
+    except BaseException:
+        if context.folder is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _parents(each: ForEach, side: Side, context: Context) -> pl.Series:

@@ -239,10 +239,7 @@ class Client:
     def _redirected(
         self, request: httpx.Request, answer: _Answer, location: str, call: Call, signature: Signature
     ) -> httpx.Request:
-        try:
-            url = answer.url.join(location)
-        except httpx.InvalidURL as error:
-            raise self._side.error("other", f"{call.shown} was redirected to no URL. Correct 'url'.") from error
+        url = answer.url.join(location)
         if url.scheme not in {"http", "https"}:
             raise self._side.error(
                 "other", f"{call.shown} was redirected to {url.scheme!r}, not the web. Correct 'url'."
@@ -304,6 +301,8 @@ class Client:
         said = redact(" ".join(str(error).split()) or type(error).__name__).rstrip(".")
         if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol | httpx.LocalProtocolError):
             return self._side.error("other", f"{shown} cannot be sent: {said}. Correct 'url' and 'headers'.")
+        if "location header" in said:
+            return self._side.error("other", f"{shown} was redirected to no URL: {said}. Correct 'url'.")
         if "CERTIFICATE_VERIFY_FAILED" in said:
             return self._side.error("unreachable", f"{shown}: the host's certificate is not trusted: {said}.")
         if isinstance(error, httpx.ConnectError | httpx.ProxyError):

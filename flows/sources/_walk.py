@@ -189,6 +189,6 @@ def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         loop.call_soon_threadsafe(task.cancel)
         thread.join(_PATIENCE_SECONDS)
         raise
-    for error in errors:
-        raise error
-    return results[0]
+    if errors:
+        raise errors.pop()
+    return results.pop()

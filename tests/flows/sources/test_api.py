@@ -454,7 +454,7 @@ def test_values_of_every_kind_are_quoted_in_a_path_and_delivered_as_they_were(we
 
     frame = read_children(children(web), pl.DataFrame({"id": values}))
 
-    assert [one.path.split("/")[2] for one in web.asked] == asked
+    assert {one.path.split("/")[2] for one in web.asked} == set(asked)
     assert frame["orders_id"].to_list() == values.to_list()
     assert frame["orders_id"].dtype == values.dtype
 
@@ -584,6 +584,9 @@ def test_mistakes_in_nested_options_are_said_where_they_are(tmp_path):
         "source.pagination.type: 'page_numbr' is not a type. Did you mean 'page_number'? Known: auto, cursor," in said
     )
     assert "source.authentication.tokn: 'tokn' is not a key here. Did you mean 'token'? Known: token, type." in said
+    del source["pagination"]["type"]
+    with pytest.raises(ConfigError, match=r"source\.pagination: a mapping has no 'type', which says what else belongs"):
+        load(written(tmp_path, source=source))
     assert "source.rate_limit.per: 'day' is not a per. Known: hour, minute, second." in said
 
 
