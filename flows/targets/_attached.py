@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 
 import polars as pl
@@ -38,6 +38,7 @@ class AttachedChamber(Chamber):
         self.side = table.engine.side
         self.schema = schema
         self._rows = 0
+        self._staging: Session | None = None
         self._cleanup = ExitStack()
         try:
             self._lock()
@@ -49,6 +50,7 @@ class AttachedChamber(Chamber):
             with self.engine.mapped():
                 self._writer = self.engine.writer(self._file, self.layout.staged)
             self._cleanup.callback(self._writer.abandon)
+            self._cleanup.callback(self._close)
         except BaseException:
             self._cleanup.close()
             raise
@@ -93,21 +95,31 @@ class AttachedChamber(Chamber):
         """End staging, and count again."""
         with self.engine.mapped():
             self._writer.finish()
-            with closing(self.engine.connect(self._file)) as session:
-                if self.engine.indexes_staging and self.layout.key:
-                    names = ", ".join(map(quote, self.layout.key))
-                    session.rows(f"CREATE INDEX by_key ON {STAGED} ({names})")
-                self._rows = session.rows(f"SELECT count(*) FROM {STAGED}")[0][0]
+            if self.engine.indexes_staging and self.layout.key:
+                self._sealed.rows(f"CREATE INDEX by_key ON {STAGED} ({', '.join(map(quote, self.layout.key))})")
+            self._rows = self._sealed.rows(f"SELECT count(*) FROM {STAGED}")[0][0]
         return self._rows
+
+    @property
+    def _sealed(self) -> Session:
+        """A connection to the staging file, which is kept until that is published."""
+        if self._staging is None:
+            self._staging = self.engine.connect(self._file)
+        return self._staging
+
+    def _close(self) -> None:
+        if self._staging is not None:
+            self._staging.close()
+            self._staging = None
 
     # --- whole-set rules ---
 
     def audit(self, rules: Sequence[SetRule]) -> list[Violation]:
         """Hold `rules` against the chamber, in SQL."""
-        with self.engine.mapped(), closing(self.engine.connect(self._file)) as session:
-            return [violation for rule in rules if (violation := self._audited(session, rule)) is not None]
+        with self.engine.mapped():
+            return [violation for rule in rules if (violation := self._audited(rule)) is not None]
 
-    def _audited(self, session: Session, rule: SetRule) -> Violation | None:
+    def _audited(self, rule: SetRule) -> Violation | None:
         for name in rule.fields:
             if name not in self.layout.staged:
                 raise self.side.error(
@@ -116,18 +128,18 @@ class AttachedChamber(Chamber):
                     "column to the target, or remove the rule.",
                 )
         if not rule.blames_rows:
-            good, observed = session.rows(rule.verdict_sql(STAGED))[0]
+            good, observed = self._sealed.rows(rule.verdict_sql(STAGED))[0]
             return None if good else Violation(rule, 0, observed)
-        blamed = session.rows(f"SELECT count(*) FROM ({rule.violations_sql(STAGED, 'rowid')}) AS v")[0][0]
+        blamed = self._sealed.rows(f"SELECT count(*) FROM ({rule.violations_sql(STAGED, 'rowid')}) AS v")[0][0]
         return Violation(rule, blamed, counted(blamed, "row")) if blamed else None
 
     def take(self, violation: Violation) -> Taken:
         """Delete the blamed rows from the chamber, and hand them over."""
         blamed = f"rowid IN ({violation.rule.violations_sql(STAGED, 'rowid')})"
         wires = {column.name: column.fit.wire for column in self.layout.columns}
-        with self.engine.mapped(), closing(self.engine.connect(self._file)) as session, session.transaction():
-            wired = session.frame(f"SELECT {self.layout.names} FROM {STAGED} WHERE {blamed}", wires)
-            self._rows -= session.changed(f"DELETE FROM {STAGED} WHERE {blamed}")
+        with self.engine.mapped(), self._sealed.transaction():
+            wired = self._sealed.frame(f"SELECT {self.layout.names} FROM {STAGED} WHERE {blamed}", wires)
+            self._rows -= self._sealed.changed(f"DELETE FROM {STAGED} WHERE {blamed}")
         rows = wired.select(column.fit.back(pl.col(column.name)).alias(column.name) for column in self.layout.columns)
         return Taken(rows.select(violation.rule.fields), as_json_texts(rows))
 
@@ -136,6 +148,7 @@ class AttachedChamber(Chamber):
     def publish(self, record: RunRecord, quarantine: Quarantine) -> Published:
         """Publish in one transaction of the target's file."""
         attached = f"staging_{record.run_id}"
+        self._close()
         with self.table.session() as session:
             session.attach(self._file, attached)
             with session.transaction():

@@ -35,7 +35,7 @@ class DuckdbSession(Session):
 
     def frame(self, query: str, schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
         """The rows of a query."""
-        found = pl.DataFrame(self._connection.execute(query).to_arrow_table())
+        found = pl.DataFrame(self._connection.sql(query).to_arrow_table())
         return found.select(pl.col(name).cast(dtype) for name, dtype in schema.items())
 
     def insert(self, table: str, rows: pl.DataFrame) -> None:
@@ -188,8 +188,9 @@ class Duckdb(Engine):
         return DuckdbWriter(file, columns)
 
     def differs(self, old: str, new: str, declared: str) -> str:
-        """Zeros have a sign, too."""
-        plain = f"{old} IS DISTINCT FROM {new}"
+        """Zeros have a sign, too; and a collation does not make 'a' of 'A'."""
+        collation = ' COLLATE "C"' if declared == "VARCHAR" else ""
+        plain = f"{old}{collation} IS DISTINCT FROM {new}"
         if declared in {"FLOAT", "DOUBLE"}:
             return f"({plain} OR signbit({old}) IS DISTINCT FROM signbit({new}))"
         return plain
