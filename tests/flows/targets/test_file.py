@@ -19,10 +19,13 @@ from typing import Any
 
 import polars as pl
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+from flows.__main__ import main
+from flows._config import load
 from flows._errors import (
     LedgerError,
     LoadError,
@@ -735,6 +738,45 @@ def test_check_and_plan_change_nothing(loads: Loads) -> None:
     assert target.plan(ROWS.schema) == [
         f"append to {target.path} (csv), writing old and new rows into a new file, in one step"
     ]
+
+
+# --- whole pipelines ---
+
+
+@pytest.mark.parametrize("path", ["out.csv.gz", "out.parquet", "parts/{part}.ndjson"])
+def test_a_whole_pipeline_writes_what_passed_its_checks(
+    loads: Loads, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (loads.folder / "in.csv").write_text("id,name\n1,a\n2,\n3,c\n3,d\n4,e\n5,f\n")
+    pipeline = {
+        "type": "batch",
+        "source": {"type": "file", "path": str(loads.folder / "in.csv")},
+        "target": {"type": "file", "path": str(loads.folder / path), "write_mode": "replace"},
+        "transformations": [{"type": "filter", "parameters": {"where": "id <> 5"}}],
+        "quality_rules": [{"type": "not_null", "field": "name"}, {"type": "unique", "field": "id"}],
+        "error_handling": {"max_failed_ratio": 0.9},
+    }
+    monkeypatch.chdir(loads.folder)
+    Path("p.yaml").write_text(json.dumps({"pipelines": {"p": pipeline}}))
+
+    def call(*words: str) -> Any:
+        result = CliRunner().invoke(main, [*words, "--json", "--config", "p.yaml"])
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    for how in ("created", "replaced"):
+        found = call("run", "p", "--no-prefect")
+        rows = {name: count for name, count in found["rows"].items() if count}
+        assert (found["status"], found["published"]) == ("published", how)
+        assert rows == {"read": 6, "filtered": 1, "quarantined": 3, "written": 2}
+
+    files = [file for file in [*loads.folder.glob("out.*"), *loads.folder.glob("parts/*")] if file.is_file()]
+    read = {".gz": pl.read_csv, ".parquet": pl.read_parquet, ".ndjson": pl.read_ndjson}[files[0].suffix]
+    assert [read(file).rows() for file in files] == [[(1, "a"), (4, "e")]]
+    target = load(Path("p.yaml")).pipeline("p").target
+    assert len(target.history("p", 9)) == 2
+    quarantined = target.quarantined("p", found["run_id"], 9)
+    assert sorted((row["row"], row["values"]["id"]) for row in quarantined) == [(1, 2), (2, 3), (3, 3)]
 
 
 # --- S3 ---
