@@ -154,11 +154,18 @@ class Engine(ABC):
 
         Raises:
             TargetMissingError: it is not.
+            TargetPermissionError: nobody may say so, or a file cannot be looked up in it.
         """
-        if not self.path.parent.is_dir():
+        folder = str(self.path.parent)
+        try:
+            is_there = self.path.parent.is_dir()
+            self.path.exists()
+        except PermissionError as error:
             raise self.side.error(
-                "missing", f"there is no folder {str(self.path.parent)!r}. Make it, or name another file."
-            )
+                "permission", f"{folder!r}: {error.strerror}. Grant it, or use another user."
+            ) from error
+        if not is_there:
+            raise self.side.error("missing", f"there is no folder {folder!r}. Make it, or name another file.")
 
     def session(self, *, may_make: bool = True) -> Session:
         """Connect to the target's file; waits for others who hold it.

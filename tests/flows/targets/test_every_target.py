@@ -6,7 +6,9 @@ import csv
 import json
 import os
 import random
+import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -14,11 +16,12 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
+import duckdb
 import polars as pl
 import psycopg
 import pytest
@@ -57,7 +60,8 @@ BIG = pl.DataFrame({"id": range(3000), "name": [f"{n:>60}" for n in range(3000)]
 
 #: Loads a frame in a process of its own, and says how far it is.
 CHILD = """
-import json, os, sys
+import duckdb, importlib, json, os, pkgutil, sqlite3, sys
+import flows.targets
 import polars as pl
 from pathlib import Path
 from flows._ledger import RunRecord
@@ -67,6 +71,8 @@ from transforms._errors import LockgateError
 keys, file, folder, user = json.loads(sys.argv[1])
 target = targets.get(keys["type"]).model_validate(keys)
 record, frame = RunRecord.start("every", target.label, "1"), pl.read_ipc(file)
+for module in pkgutil.iter_modules(flows.targets.__path__, "flows.targets."):
+    importlib.import_module(module.name)  # another user may not read where Python is
 if user is not None:
     os.seteuid(user)
 try:
@@ -186,6 +192,72 @@ class InDatabase(Place):
                 connection.execute(f"DROP ROLE {role}")
 
 
+class InOneFile(Place):
+    """A database in a file of this machine."""
+
+    waived: ClassVar[dict[str, str]] = {
+        "unreachable": "a disk of this machine does not go away",
+        "wrong_credentials": "a disk of this machine asks for none",
+    }
+
+    def __init__(self, folder: Path, engine: str) -> None:
+        super().__init__(folder)
+        self.kind, self.engine = "database", engine
+        self.home = folder / "held"
+        self.home.mkdir()
+        self.path = self.home / f"held.{engine}"
+
+    def keys(self) -> dict[str, Any]:
+        return {
+            "connection_string": f"{self.engine}:///{self.path}",
+            "table_name": "held",
+            "write_mode": "overwrite",
+            "lock_timeout_seconds": 2,
+        }
+
+    def rows(self, schema: pl.Schema) -> list[dict[str, Any]] | None:
+        if not self.path.exists():
+            return None
+        with closing(self._connected()) as connection:
+            try:
+                cursor = connection.execute("SELECT * FROM held ORDER BY id")
+            except (sqlite3.OperationalError, duckdb.CatalogException):
+                return None
+            names = [column[0] for column in cursor.description]
+            frame = pl.DataFrame(cursor.fetchall(), schema=names, orient="row", infer_schema_length=None)
+        return frame.cast({name: dtype for name, dtype in schema.items() if name in names}).to_dicts()
+
+    def _connected(self) -> Any:
+        if self.engine == "sqlite":
+            return sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)
+        return duckdb.connect(str(self.path), read_only=True)
+
+    def everything(self) -> object:
+        if not self.path.exists():
+            return sorted(self.home.rglob("*"))
+        catalogue = "sqlite_master" if self.engine == "sqlite" else "duckdb_tables()"
+        with closing(self._connected()) as connection:
+            tables = connection.execute(f"SELECT sql FROM {catalogue} ORDER BY 1").fetchall()
+        return tables, self.rows(FRAME.schema)
+
+    @contextmanager
+    def forbidden(self) -> Iterator[tuple[dict[str, Any], int | None]]:
+        if os.geteuid() != 0:
+            self.home.chmod(0o500)
+        try:
+            yield self.keys(), 65534 if os.geteuid() == 0 else None
+        finally:
+            self.home.chmod(0o755)
+
+    def limits(self) -> Callable[[], None]:
+        return small_files
+
+
+def small_files() -> None:
+    """No file may become larger than this, from now on, in this process."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+
 class InFile(Place):
     kind = "file"
     waived: ClassVar[dict[str, str]] = {
@@ -235,12 +307,7 @@ class InFile(Place):
             self.home.chmod(0o755)
 
     def limits(self) -> Callable[[], None]:
-        def limited() -> None:
-            import resource  # noqa: PLC0415 - in the child, before it runs
-
-            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-
-        return limited
+        return small_files
 
 
 class InApi(Place):
@@ -309,14 +376,16 @@ class InApi(Place):
 
 
 FILES = ["file held.csv", "file held.ndjson", "file held.parquet", "file held.arrow", "file part-{part}.parquet"]
-PLACES = ["database", "data_warehouse", *FILES, "api"]
+PLACES = ["database", "database sqlite", "database duckdb", "data_warehouse", *FILES, "api"]
 
 
 @pytest.fixture(params=PLACES)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     tmp_path.chmod(0o755)
     kind, _, name = request.param.partition(" ")
-    if kind in {"database", "data_warehouse"}:
+    if kind == "database" and name:
+        yield InOneFile(tmp_path, name)
+    elif kind in {"database", "data_warehouse"}:
         yield InDatabase(tmp_path, request.getfixturevalue("database"), kind)
     elif kind == "file":
         yield InFile(tmp_path, name)

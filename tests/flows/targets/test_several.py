@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -345,6 +348,64 @@ def keep(target, name: str, state: dict[str, Any]) -> None:
         chamber.stage(frame)
         record.rows.read, record.staged = 1, chamber.seal()
         chamber.publish(record, Quarantine(Path("nowhere")))
+
+
+ELSEWHERE = """
+pipelines:
+  all:
+    type: batch
+    source: {{type: database, connection_string: "{uri}", query: "SELECT * FROM origin ORDER BY id"}}
+    targets:
+      warehouse: {{type: database, connection_string: "{uri}", table_name: near, {upsert}}}
+      book: {{type: database, connection_string: "sqlite:///{folder}/book.db", table_name: far, {upsert}}}
+      export: {{type: file, path: "{folder}/export/orders.csv", write_mode: overwrite}}
+    quality_rules:
+      - {{type: not_null, field: name}}
+      - {{type: unique, field: id}}
+"""
+
+
+def test_systems_of_different_kinds_get_the_same_rows_and_each_its_ledger(session, database, tmp_path):
+    (tmp_path / "export").mkdir()
+    (tmp_path / "all.yaml").write_text(ELSEWHERE.format(uri=database, folder=tmp_path, upsert=UPSERT))
+    everywhere = load(tmp_path / "all.yaml").pipeline("all")
+
+    def exported() -> list[tuple[Any, ...]]:
+        return pl.read_csv(tmp_path / "export" / "orders.csv").rows()
+
+    def booked() -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(tmp_path / "book.db")) as connection:
+            return connection.execute("SELECT * FROM far ORDER BY id").fetchall()
+
+    record = pipeline.run(everywhere)
+
+    assert rows(session, "near") == booked() == exported() == GOOD
+    assert {name: each["written"] for name, each in record.targets.items()} == dict.fromkeys(record.targets, 99)
+    for name, member in everywhere.target.members.items():
+        (run,) = member.history(f"all.{name}", 5)
+        assert (run["status"], run["rows"]["quarantined"], run["target"]) == ("published", 3, member.label)
+        assert len(member.quarantined(f"all.{name}", None, 9)) == 3
+
+    # The second is held by somebody else: the first has the change, the third does not, until the next run.
+    session.execute("UPDATE origin SET name = 'new' WHERE id = 1")
+    with closing(sqlite3.connect(tmp_path / "book.db", isolation_level=None)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        busy = everywhere.target.members["book"].model_copy(update={"lock_timeout_seconds": 1})
+        members = everywhere.target.members | {"book": busy}
+        target = everywhere.target.model_copy(update={"members": members})
+        with pytest.raises(TargetBusyError, match=r"The load is published to 'warehouse' all the same"):
+            run_under(replace(everywhere, target=target), kept := [])
+        holder.execute("ROLLBACK")
+    assert [each["status"] for each in kept[0].targets.values()] == ["published", "failed", "waiting"]
+    assert (rows(session, "near")[0], booked()[0], exported()[0]) == ((1, "new"), (1, "n1"), (1, "n1"))
+
+    record = pipeline.run(everywhere)
+
+    assert {name: each["unchanged"] for name, each in record.targets.items()} == {
+        "warehouse": 99, "book": 98, "export": 0,
+    }  # fmt: skip
+    assert rows(session, "near") == booked() == exported()
+    assert [run["status"] for run in everywhere.target.history("all", 5)] == ["published", "failed", "published"]
 
 
 def test_people_see_each_target(session, made, tmp_path):
