@@ -496,4 +496,4 @@ def test_what_does_not_fit_is_refused_by_name(
 
 def test_types_that_postgresql_does_not_have(target: Make, load: Load) -> None:
     with pytest.raises(TargetTypeError, match="column 'x': PostgreSQL has no type for"):
-        load(target(), pl.DataFrame({"x": [[[1]]]}))
+        load(target(), pl.DataFrame({"x": [{"bytes in a struct": b"1"}]}))
