@@ -11,48 +11,24 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 import tenacity
-from httpx_retries import Retry
 
 from flows._secrets import Redacting, redact
 from flows._sides import Side
+from flows.sources._answers import LATER, PASSING, Answer, Judge, Passing, first_of, phrase, retry_after
 from flows.sources._authentication import BadToken, OAuth2ClientCredentials, Signature, Signer
 from flows.sources._calls import Call, Page, origin_of, parsed, shown_url
 from transforms._errors import LockgateError
-from transforms._words import counted
 
 if TYPE_CHECKING:
-    from flows.sources.api import Api, ResponseAction
+    from flows.sources.api import Api
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 _MOST_REDIRECTS = 10
-#: A call that was too early, too often, or met a server in trouble may be made again.
-_PASSING = {408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524, 529}
-_SHOWN_CHARACTERS = 120
 _PLAIN = {"Accept": "application/json", "Accept-Encoding": "gzip, deflate", "User-Agent": "lockgate"}
-_LATER = "Run again later"
-
-
-class _Passing(Exception):  # noqa: N818 - a question to the retry, not a failure yet
-    """A failure that may pass; `error` is what to raise if it does not, `seconds` what the API asks to wait."""
-
-    def __init__(self, error: LockgateError, seconds: float = 0.0) -> None:
-        self.error, self.seconds = error, seconds
-        super().__init__(str(error))
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """What came back: `url` is where from, after redirects."""
-
-    status: int
-    headers: httpx.Headers
-    body: bytes
-    url: httpx.URL
 
 
 class Pace:
@@ -92,7 +68,7 @@ class Client:
         logging.getLogger("httpx").addFilter(_REDACTING)  # it logs every URL, with its query
         self._options = options
         self._side = side
-        self._header = header
+        self._judge = Judge(options, side, header)
         self._headers = {name: value.reveal() for name, value in options.headers.items()}
         self._origin = origin_of(httpx.URL(options.url))
         self._signer = Signer(options.authentication, self._token)
@@ -101,7 +77,7 @@ class Client:
         self._again = tenacity.AsyncRetrying(
             stop=tenacity.stop_after_attempt(options.max_retries + 1),
             wait=self._wait,
-            retry=tenacity.retry_if_exception_type(_Passing),
+            retry=tenacity.retry_if_exception_type(Passing),
             reraise=True,
         )
         delay, longest = options.retry_delay_seconds, options.max_retry_delay_seconds
@@ -147,12 +123,12 @@ class Client:
         async with self._slots:
             try:
                 return await self._again.copy()(self._attempt, call)  # one object must not serve two calls at once
-            except _Passing as passing:
+            except Passing as passing:
                 raise passing.error from passing.__cause__
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
-        asked = error.seconds if isinstance(error, _Passing) else 0.0
+        asked = error.seconds if isinstance(error, Passing) else 0.0
         if asked:
             self._pace.hold(asked)
         return max(asked, self._backoff(state))
@@ -164,54 +140,15 @@ class Client:
         if answer.status == httpx.codes.UNAUTHORIZED and await self._refused(call, signature):
             await self._pace.turn()
             answer = await self._exchanged(call, await self._signature(call))
-        return self._judged(call, answer)
-
-    # --- what an answer means ---
-
-    def _judged(self, call: Call, answer: _Answer) -> Page:
-        """The page of an answer.
-
-        Raises:
-            _Passing: it is none, and that may pass.
-            ExtractError: it is none.
-        """
-        kept = {self._header: value} if self._header and (value := answer.headers.get(self._header)) else {}
-        action = next((each for each in self._options.response_actions if _fits(each, answer)), None)
-        if (action and action.action == "ignore") or (not action and answer.status == httpx.codes.NO_CONTENT):
-            return Page(call, answer.status, {}, answer.body, None, ignored=True)
-        if action or not httpx.codes.is_success(answer.status):
-            raise self._failed(call, answer, action)
-        try:
-            return Page(call, answer.status, kept, answer.body, parsed(answer.body, exact=self._options.has_decimals))
-        except (ValueError, RecursionError) as error:
-            kind = answer.headers.get("content-type", "no content type")
-            said = f"{call.shown} was answered with {answer.status} and a body that is not JSON ({kind})"
-            failure = self._side.error("other", f"{said}: {_first(answer.body)}. Check 'url' and 'headers'.")
-            if "json" in kind or kind == "no content type":
-                raise _Passing(
-                    self._side.error("lost", f"{said}, or not all of it: {_first(answer.body)}. {_LATER}.")
-                ) from error
-            raise failure from error
-
-    def _failed(self, call: Call, answer: _Answer, action: ResponseAction | None) -> Exception:
-        passes = action.action == "retry" if action else answer.status in _PASSING
-        what, advice = _diagnosed(answer.status, passes=passes)
-        seconds = _retry_after(answer.headers) if passes else 0.0
-        tried = f" after {counted(self._options.max_retries, 'retry', 'retries')}" if passes else ""
-        said = f"{call.shown} was answered with {answer.status} {_phrase(answer.status)}{tried}: {_first(answer.body)}."
-        if seconds > self._options.max_retry_delay_seconds:
-            asked = f"The API asks to wait {seconds:,.0f} s, longer than 'max_retry_delay_seconds'."
-            return self._side.error(what, f"{said} {asked} {_LATER}, or wait longer.")
-        error = self._side.error(what, f"{said} {advice}")
-        return _Passing(error, seconds) if passes else error
+        return self._judge.page(call, answer)
 
     # --- the exchange ---
 
-    async def _exchanged(self, call: Call, signature: Signature) -> _Answer:
+    async def _exchanged(self, call: Call, signature: Signature) -> Answer:
         """Send a call and follow its redirects; whoever is not the API sees no credential.
 
         Raises:
-            _Passing: nothing came back, or not all of it.
+            Passing: nothing came back, or not all of it.
             ExtractError: too much came back, or a redirect leads where it must not.
         """
         url = call.address.copy_merge_params(dict(signature.parameters)) if signature.parameters else call.address
@@ -237,7 +174,7 @@ class Client:
         return httpx.Request(method, url, headers={**plain, **headers}, json=body)
 
     def _redirected(
-        self, request: httpx.Request, answer: _Answer, location: str, call: Call, signature: Signature
+        self, request: httpx.Request, answer: Answer, location: str, call: Call, signature: Signature
     ) -> httpx.Request:
         url = answer.url.join(location)
         if url.scheme not in {"http", "https"}:
@@ -260,23 +197,23 @@ class Client:
             )
         return self._request("GET", url, {}, None)
 
-    async def _sent(self, request: httpx.Request, call: Call | None) -> _Answer:
+    async def _sent(self, request: httpx.Request, call: Call | None) -> Answer:
         """Send one request, and take its answer in.
 
         Raises:
-            _Passing: nothing came back, or not all of it.
+            Passing: nothing came back, or not all of it.
             ExtractError: too much came back.
         """
         try:
             with self._connection() as http:
                 async with asyncio.timeout(self._options.timeout_seconds), _answering(http, request) as response:
                     body = await self._body(response)
-                    return _Answer(response.status_code, response.headers, body, request.url)
+                    return Answer(response.status_code, response.headers, body, request.url)
         except (httpx.TimeoutException, TimeoutError) as error:
             shown, seconds = _shown(request, call), f"{self._options.timeout_seconds:,g} s"
-            raise _Passing(
+            raise Passing(
                 self._side.error(
-                    "unreachable", f"{shown} was not answered within {seconds} ('timeout_seconds'). {_LATER}."
+                    "unreachable", f"{shown} was not answered within {seconds} ('timeout_seconds'). {LATER}."
                 )
             ) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -307,8 +244,8 @@ class Client:
             return self._side.error("unreachable", f"{shown}: the host's certificate is not trusted: {said}.")
         if isinstance(error, httpx.ConnectError | httpx.ProxyError):
             advice = "Check 'url', and that the server is up; then run again."
-            return _Passing(self._side.error("unreachable", f"{shown}: nobody answers: {said}. {advice}"))
-        return _Passing(self._side.error("lost", f"{shown}: the connection broke: {said}. {_LATER}."))
+            return Passing(self._side.error("unreachable", f"{shown}: nobody answers: {said}. {advice}"))
+        return Passing(self._side.error("lost", f"{shown}: the connection broke: {said}. {LATER}."))
 
     # --- tokens ---
 
@@ -335,9 +272,9 @@ class Client:
         request = httpx.Request("POST", oauth2.access_token_url, headers=_PLAIN, data=oauth2.form())
         answer = await self._sent(request, None)
         shown = f"POST {shown_url(oauth2.access_token_url)}"
-        said = f"{shown} was answered with {answer.status} {_phrase(answer.status)}: {_first(answer.body)}"
-        if answer.status in _PASSING:
-            raise _Passing(self._side.error("unreachable", f"{said}. {_LATER}."), _retry_after(answer.headers))
+        said = f"{shown} was answered with {answer.status} {phrase(answer.status)}: {first_of(answer.body)}"
+        if answer.status in PASSING:
+            raise Passing(self._side.error("unreachable", f"{said}. {LATER}."), retry_after(answer.headers))
         if not httpx.codes.is_success(answer.status):
             raise BadToken(said)
         try:
@@ -360,42 +297,3 @@ async def _answering(http: httpx.AsyncClient, request: httpx.Request) -> AsyncIt
 
 def _shown(request: httpx.Request, call: Call | None = None) -> str:
     return call.shown if call else f"{request.method} {shown_url(str(request.url))}"
-
-
-def _fits(action: ResponseAction, answer: _Answer) -> bool:
-    return (action.status is None or action.status == answer.status) and (
-        action.content is None or action.content in answer.body.decode(errors="replace")
-    )
-
-
-def _diagnosed(status: int, *, passes: bool) -> tuple[str, str]:
-    """What a status means, and what to do next."""
-    if passes:
-        return "unreachable", f"{_LATER}, or with a lower 'rate_limit' or 'concurrency'."
-    known = {
-        401: ("authentication", "Check 'authentication'."),
-        403: ("permission", "Grant it to this user or key, or use another."),
-        404: ("missing", "Check 'url'; where this is no mistake, ignore it in 'response_actions'."),
-        407: ("authentication", "Check the login of the proxy."),
-        410: ("missing", "Check 'url'; where this is no mistake, ignore it in 'response_actions'."),
-    }
-    return known.get(status, ("other", "Check 'url', 'parameters' and 'body'."))
-
-
-def _phrase(status: int) -> str:
-    return httpx.codes.get_reason_phrase(status) or "(unknown)"
-
-
-def _first(body: bytes) -> str:
-    """The first characters of a body, without what must not be shown."""
-    text = " ".join(redact(body[: 64 * _SHOWN_CHARACTERS].decode(errors="replace")).split())
-    shown = "".join(each for each in text if each.isprintable())[:_SHOWN_CHARACTERS]
-    return f"{shown!r}{'...' if len(text) > _SHOWN_CHARACTERS else ''}" if shown else "no body"
-
-
-def _retry_after(headers: httpx.Headers) -> float:
-    """Seconds that the API asks to wait; 0 where it does not."""
-    try:
-        return Retry().parse_retry_after(headers.get("retry-after", "0"))
-    except ValueError:
-        return 0.0

@@ -14,8 +14,8 @@ from flows._sides import Side
 from flows.sources._calls import Call, Page
 from flows.sources._client import Client
 from flows.sources._landing import Landing
-from flows.sources._pagination import Lost, Way
 from flows.sources._records import Record, Selector
+from flows.sources._ways import Lost, Way
 
 T = TypeVar("T")
 

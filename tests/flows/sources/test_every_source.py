@@ -129,12 +129,42 @@ class InFile(Place):
         return {"path": str(self.folder / f"nowhere.{self.suffix}")}
 
 
-PLACES = ["database", "file csv", "file ndjson", "file json", "file parquet"]
+class InApi(Place):
+    kind = "api"
+
+    def __init__(self, web: Any) -> None:
+        self.web = web
+
+    def holding(self, frame: pl.DataFrame) -> dict[str, Any]:
+        plain = frame.with_columns(
+            pl.col(pl.Decimal).cast(pl.String), pl.col(pl.Datetime).dt.to_string("%Y-%m-%d %H:%M:%S%.6f%:z")
+        )
+        pages = [self.web.reply(page.write_json().encode()) for page in plain.iter_slices(max(1, frame.height // 3))]
+        self.web.pages("/held", *pages)
+        dtypes = {name: DECLARED[str(dtype.base_type())] for name, dtype in frame.schema.items()}
+        return self._keys("held") | {"dtypes": dtypes}
+
+    def breaking(self) -> dict[str, Any]:
+        return self.holding(pl.DataFrame({"id": ["1", "x"] * 5000})) | {"dtypes": {"id": "bigint"}}
+
+    def missing(self) -> dict[str, Any]:
+        return self._keys("nowhere")
+
+    def _keys(self, path: str) -> dict[str, Any]:
+        return {
+            "url": self.web.url, "path": path, "pagination": {"type": "page_number"},
+            "authentication": {"type": "bearer", "token": PASSWORD},
+        }  # fmt: skip
+
+
+PLACES = ["api", "database", "file csv", "file ndjson", "file json", "file parquet"]
 
 
 @pytest.fixture(params=PLACES)
 def place(request, tmp_path) -> Place:
     kind, _, suffix = request.param.partition(" ")
+    if kind == "api":
+        return InApi(request.getfixturevalue("web"))
     return InDatabase(request.getfixturevalue("database")) if kind == "database" else InFile(tmp_path, suffix)
 
 
