@@ -1,9 +1,14 @@
-"""SQLite at the edge of a target: connections, the catalogue and its errors."""
+"""SQLite at the edge of a target: connections, the catalogue and its errors.
+
+Sources read it over the same ADBC driver. Python's own module is another copy of the library, and two
+copies in one process do not see each other's locks: closing a file in one lets go of those of the other.
+"""
 
 from __future__ import annotations
 
-import sqlite3
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,12 +16,20 @@ from urllib.parse import quote as percent
 
 import adbc_driver_manager
 import polars as pl
+import pyarrow as pa
+from adbc_driver_sqlite import dbapi
 
 from flows._dialects import SQLITE
 from flows._secrets import redact
 from flows.targets import _sqlite_types
 from flows.targets._engines import STAGED, Column, Engine, Session, Table, Writer, quote
 from flows.targets._fitting import Fit
+
+_BATCH_ROWS = "adbc.sqlite.query.batch_rows"
+
+
+def _arrow(rows: pl.DataFrame) -> pa.Table:
+    return rows.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
 class SqliteSession(Session):
@@ -25,37 +38,41 @@ class SqliteSession(Session):
     begin = "BEGIN IMMEDIATE"
 
     def __init__(self, file: Path | None, patience_seconds: int) -> None:
-        self._connection = sqlite3.connect(
-            ":memory:" if file is None else f"file:{percent(str(file))}",
-            uri=True,
-            timeout=patience_seconds,
-            isolation_level=None,
-            check_same_thread=False,  # Prefect may publish from another thread than the one that staged
-        )
+        self._connection = dbapi.connect(":memory:" if file is None else f"file:{percent(str(file))}", autocommit=True)
         try:
-            self.rows("SELECT count(*) FROM sqlite_schema")  # the file is opened by its first use
+            self.rows(f"PRAGMA busy_timeout = {patience_seconds * 1000}")
             self.rows("PRAGMA foreign_keys = ON")
+            self.rows("SELECT count(*) FROM sqlite_schema")  # whether it is a database shows at its first use
         except BaseException:
             self.close()
             raise
 
     def rows(self, query: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Run one statement."""
-        return self._connection.execute(query, parameters).fetchall()
+        with closing(self._connection.cursor()) as cursor:
+            cursor.execute(query, parameters or None)
+            return cursor.fetchall()
 
     def changed(self, statement: str) -> int:
         """Run one statement; returns the rows that it changed itself, without those that triggers did."""
-        return self._connection.execute(statement).rowcount
+        self.rows(statement)
+        return int(self.rows("SELECT changes()")[0][0])
 
     def frame(self, query: str, schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
         """The rows of a query."""
-        return pl.DataFrame(self.rows(query), schema=dict(schema), orient="row")
+        ((count,),) = self.rows(f"SELECT count(*) FROM ({query})")
+        with closing(self._connection.cursor()) as cursor:
+            # A column has the type of the values of the first batch: let there be one.
+            cursor.adbc_statement.set_options(**{_BATCH_ROWS: str(max(count, 1))})
+            cursor.execute(query)
+            found = pl.DataFrame(cursor.fetch_arrow_table())
+        return found.select(pl.col(name).cast(dtype) for name, dtype in schema.items())
 
     def insert(self, table: str, rows: pl.DataFrame) -> None:
         """Insert rows."""
-        places = ", ".join("?" * rows.width)
-        statement = f"INSERT INTO {table} ({', '.join(map(quote, rows.columns))}) VALUES ({places})"
-        self._connection.executemany(statement, rows.iter_rows())
+        with closing(self._connection.cursor()) as cursor:
+            names = ", ".join(map(quote, rows.columns))
+            cursor.executemany(f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * rows.width)})", _arrow(rows))
 
     def attach(self, file: Path, name: str) -> None:
         """Attach the file read-only: a transaction that writes one file only is atomic."""
@@ -67,11 +84,9 @@ class SqliteSession(Session):
 
 
 class SqliteWriter(Writer):
-    """Writes Arrow batches by the ADBC driver, in half of the time that Python's tuples take."""
+    """Writes Arrow batches, in half of the time that Python's tuples take."""
 
     def __init__(self, file: Path, columns: Mapping[str, str]) -> None:
-        from adbc_driver_sqlite import dbapi  # noqa: PLC0415 - only runs write
-
         self._connection = dbapi.connect(str(file), autocommit=True)
         self._cursor = self._connection.cursor()
         for pragma in ("journal_mode = OFF", "synchronous = OFF"):  # nobody reads it if we die
@@ -87,7 +102,7 @@ class SqliteWriter(Writer):
 
     def write(self, rows: pl.DataFrame) -> None:
         """Write a batch."""
-        self._cursor.adbc_ingest(STAGED, rows.to_arrow(compat_level=pl.CompatLevel.oldest()), mode="append")
+        self._cursor.adbc_ingest(STAGED, _arrow(rows), mode="append")
 
     def finish(self) -> None:
         """Commit."""
@@ -111,15 +126,14 @@ class Sqlite(Engine):
 
     @property
     def foreign(self) -> tuple[type[Exception], ...]:
-        """The errors of both drivers."""
-        return sqlite3.Error, adbc_driver_manager.Error
+        """The driver's errors."""
+        return (adbc_driver_manager.Error,)
 
     def explained(self, error: Exception) -> tuple[str, str]:
-        """By the name that SQLite gives its errors."""
-        name = getattr(error, "sqlite_errorname", "") or ""
-        text = redact(str(error).split("\n", maxsplit=1)[0].rstrip("."))
-        what, advice = next((known for prefix, known in _KNOWN.items() if name.startswith(prefix)), _OTHER)
-        return what, f"{text}. {advice}"
+        """By SQLite's own words, which the driver puts its own before."""
+        text = _PREFIX.sub("", str(error).split("\n", maxsplit=1)[0]).rstrip(".")
+        what, advice = next((known for words, known in _KNOWN.items() if words in text), _OTHER)
+        return what, f"{redact(text)}. {advice}"
 
     def connect(self, file: Path | None) -> Session:
         """Connect, and wait for writers as long as the target has patience."""
@@ -257,19 +271,22 @@ def _unique(session: Session, table: str) -> list[frozenset[str]]:
 _BUSY = ("busy", "Somebody else is writing to it. Run again when they are done.")
 _READ_ONLY = ("permission", "Let the user of this process write the file and its folder.")
 _OTHER = ("other", "Nothing was published.")
-#: The beginning of an error's name, and what it means.
+_CONSTRAINT = (
+    "constraint",
+    "Nothing was published. Fix the rows, or state the rule in quality_rules so that they go to quarantine.",
+)
+#: What the driver says before SQLite's own words: ``IO: Failed to step query: ``.
+_PREFIX = re.compile(r"^[A-Z_]+: (\[SQLite\] )?(Failed to [a-z ]+: )?")
+#: Words of an error, and what it means; the driver has no codes.
 _KNOWN: dict[str, tuple[str, str]] = {
-    "SQLITE_BUSY": _BUSY,
-    "SQLITE_LOCKED": _BUSY,
-    "SQLITE_CANTOPEN": ("permission", "Check that the path is a file, and that this process may read and write it."),
-    "SQLITE_PERM": _READ_ONLY,
-    "SQLITE_READONLY": _READ_ONLY,
-    "SQLITE_NOTADB": ("other", "Name a database that SQLite made, or a file that is not there yet."),
-    "SQLITE_FULL": ("resources", "Free some space, then run again."),
-    "SQLITE_CONSTRAINT_DATATYPE": ("type", "Nothing was published."),
-    "SQLITE_CONSTRAINT": (
-        "constraint",
-        "Nothing was published. Fix the rows, or state the rule in quality_rules so that they go to quarantine.",
-    ),
-    "SQLITE_MISMATCH": ("type", "Nothing was published."),
+    "is locked": _BUSY,
+    "failed to open": ("permission", "Check that the path is a file, and that this process may read and write it."),
+    "unable to open": ("permission", "Check that the path is a file, and that this process may read and write it."),
+    "readonly database": _READ_ONLY,
+    "access permission denied": _READ_ONLY,
+    "file is not a database": ("other", "Name a database that SQLite made, or a file that is not there yet."),
+    "is full": ("resources", "Free some space, then run again."),
+    "cannot store": ("type", "Nothing was published."),
+    "datatype mismatch": ("type", "Nothing was published."),
+    "constraint failed": _CONSTRAINT,
 }
