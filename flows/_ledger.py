@@ -148,8 +148,8 @@ class RunRecord:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """The result object of ``run --json``."""
-        return {
+        """The result object of ``run --json``, in texts that every ledger takes."""
+        facts = {
             "pipeline": self.pipeline,
             "run_id": self.run_id,
             "status": self.status,
@@ -167,3 +167,13 @@ class RunRecord:
             "published": self.published,
             "error": self.error,
         }
+        return {name: _sayable(fact) for name, fact in facts.items()}
+
+
+def _sayable(fact: Any) -> Any:
+    """A fact without NUL and halves of characters, which an error may quote and some ledgers refuse."""
+    if isinstance(fact, str):
+        return fact.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+    if isinstance(fact, dict):
+        return {_sayable(name): _sayable(inner) for name, inner in fact.items()}
+    return [_sayable(inner) for inner in fact] if isinstance(fact, list) else fact

@@ -670,6 +670,20 @@ def test_what_a_run_did_can_be_asked_afterwards(place: Place) -> None:
     assert (later.history("other", 9), later.quarantined("other", None, 9), later.state("other")) == ([], [], {})
 
 
+def test_a_run_is_recorded_whatever_its_error_says(place: Place) -> None:
+    target = made(place)
+    record = RunRecord.start(PIPELINE, target.label, "1")
+    record.error = {"type": "LoadError", "message": "not a number: 'a\0b' \ud800 \\u0000"}
+    record.finish("failed")
+
+    target.record(record, None)
+
+    (run,) = target.history(PIPELINE, 9)
+    assert run["status"] == "failed"
+    assert run["error"]["message"].startswith("not a number: 'a")
+    assert run["error"]["message"].endswith(" \\u0000")
+
+
 def test_a_plan_says_something_and_changes_nothing(place: Place) -> None:
     target = made(place)
     for _ in range(2):
