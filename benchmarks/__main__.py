@@ -1,4 +1,4 @@
-"""Runs every benchmark, or those named: ``python -m benchmarks [batch] [memory] [start] [prefect]``."""
+"""Runs every benchmark, or those named: ``python -m benchmarks [batch] [memory] [start] [prefect] [api]``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 
-BENCHMARKS = ("start", "batch", "memory", "prefect")
+BENCHMARKS = ("start", "batch", "memory", "prefect", "api")
 
 
 def main(names: list[str]) -> None:
