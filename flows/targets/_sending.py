@@ -15,18 +15,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import httpx
 import polars as pl
 
 from flows._errors import RefusedError
 from flows._secrets import redact
 from flows._sides import Side
-from flows.sources._authentication import Signature
-from flows.sources._calls import Call, Page, parsed
-from flows.sources._client import Client
+from flows.sources._calls import Page
 from flows.sources._jsonpaths import value_at, values_at
-from flows.sources._walk import run
 from flows.targets._outbox import Outbox
+from flows.targets._sender import Letter, Sender
 from transforms._words import counted
 
 if TYPE_CHECKING:
@@ -36,71 +33,6 @@ ROWS, ROW = "rows", "row"
 _LONGEST_REASON = 300
 _DIGEST_BYTES = 16
 _MARK = "\x00rows\x00"  # no configuration has such a text in it
-_KEPT_OUT = {401, 403, 407}
-
-
-@dataclass(frozen=True)
-class Letter(Call):
-    """A call with rows; its body is JSON text already.
-
-    Attributes:
-        key: what tells it from any other, and is the same when it is sent again.
-    """
-
-    idempotency_key: str = ""
-
-
-class Sender(Client):
-    """The API of one target, for the time of one load."""
-
-    def __init__(self, options: Api, side: Side) -> None:
-        super().__init__(options, side, None)  # type: ignore[arg-type] # what it asks of a source, this target has too
-        self._key_header = options.idempotency_key_header
-        self._refusals = options.refused_statuses
-
-    async def _exchanged(self, call: Call, signature: Signature) -> Any:
-        if self._key_header and isinstance(call, Letter):
-            signature = replace(signature, headers={**signature.headers, self._key_header: call.idempotency_key})
-        return await super()._exchanged(call, signature)
-
-    def _request(self, method: str, url: httpx.URL, headers: Mapping[str, str], body: Any) -> httpx.Request:
-        request = super()._request(method, url, headers, None)
-        if body is None:
-            return request
-        kept = [(name, value) for name, value in request.headers.raw if name.lower() != b"content-length"]
-        return httpx.Request(method, url, headers=[*kept, (b"Content-Type", b"application/json")], content=body)
-
-    def _judged(self, call: Call, answer: Any) -> Page:
-        if answer.status not in self._refusals and not httpx.codes.is_success(answer.status):
-            raise self._failed(call, answer, None)
-        try:
-            json = parsed(answer.body)
-        except (ValueError, RecursionError):
-            json = None
-        return Page(call, answer.status, {}, answer.body, json)
-
-
-class _Asker(Sender):
-    """Takes any answer for a good one that does not keep us out."""
-
-    def _judged(self, call: Call, answer: Any) -> Page:
-        if answer.status in _KEPT_OUT:
-            raise self._failed(call, answer, None)
-        return Page(call, answer.status, {}, answer.body, None)
-
-
-def reached(options: Api, side: Side) -> None:
-    """Ask the API what its URL is good for, once.
-
-    Raises:
-        LoadError: nobody answers, or it does not let us in.
-    """
-
-    async def ask() -> None:
-        async with _Asker(options.model_copy(update={"max_retries": 0}), side) as asker:
-            await asker.page(Call("OPTIONS", options.url))
-
-    run(ask)
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,7 @@ class Api(Target):
 
     def check(self) -> None:
         """Ask what the API's URL is good for (OPTIONS), which changes nothing, and see whether it lets us in."""
-        from flows.targets._sending import reached  # noqa: PLC0415 - as above
+        from flows.targets._sender import reached  # noqa: PLC0415 - as above
 
         reached(self, self._side)
 
