@@ -1,4 +1,4 @@
-"""The HTTP side of an API target: the client that sources use, with rows in its calls and refusals among its answers."""
+"""The HTTP side of an API target: the client of the sources, with rows in its calls and refusals among its answers."""
 
 from __future__ import annotations
 
