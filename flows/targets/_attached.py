@@ -42,7 +42,7 @@ class AttachedChamber(Chamber):
         self._cleanup = ExitStack()
         try:
             self._lock()
-            with table.session() as session:
+            with table.looked_at() as session:
                 self.layout = table.layout(session, schema)
             self._file = self._in(folder) / f"{record.run_id}.staged"
             self._file.unlink(missing_ok=True)  # of an earlier attempt of the same run

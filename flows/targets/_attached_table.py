@@ -72,7 +72,7 @@ class AttachedTable:
 
     def plan(self, schema: pl.Schema) -> list[str]:
         """What publishing rows of `schema` would do."""
-        with self._looked_at() as session:
+        with self.looked_at() as session:
             table = self.describe(session)
         layout = place(self.engine, self.options, schema, table)
         statements = layout.changing() if table.exists else layout.creating()
@@ -106,7 +106,7 @@ class AttachedTable:
 
     def check(self) -> None:
         """Open the file and look the table up; where there is none yet, see whether it could be made."""
-        with self._looked_at() as session:
+        with self.looked_at() as session:
             self.describe(session)
         writable = self.engine.path if self.engine.path.exists() else self.engine.path.parent
         if not os.access(writable, os.W_OK):
@@ -125,23 +125,23 @@ class AttachedTable:
 
     def state(self, pipeline: str) -> dict[str, Any]:
         """What the sources of `pipeline` had remembered with the newest published load."""
-        with self._looked_at() as session:
+        with self.looked_at() as session:
             return Books(self.engine, session).state(pipeline)
 
     def history(self, pipeline: str, limit: int) -> list[dict[str, Any]]:
         """The newest runs of `pipeline`, newest first."""
-        with self._looked_at() as session:
+        with self.looked_at() as session:
             return Books(self.engine, session).history(pipeline, limit)
 
     def quarantined(self, pipeline: str, run_id: str | None, limit: int) -> list[dict[str, Any]]:
         """Quarantined rows of one run."""
-        with self._looked_at() as session:
+        with self.looked_at() as session:
             return Books(self.engine, session).quarantined(pipeline, run_id, limit)
 
     @contextmanager
-    def _looked_at(self) -> Iterator[Session]:
+    def looked_at(self) -> Iterator[Session]:
         """A session for whoever only looks: a file that is not there is not made, it is an empty database."""
-        with closing(self.engine.session(may_make=False)) as session, self.engine.mapped():
+        with closing(self.engine.session(looks=True)) as session, self.engine.mapped():
             yield session
 
 

@@ -21,8 +21,8 @@ from flows.targets._fitting import Fit
 class DuckdbSession(Session):
     """A connection; those of one process to one file share an instance of the database."""
 
-    def __init__(self, file: Path | None) -> None:
-        self._connection = duckdb.connect(":memory:" if file is None else str(file))
+    def __init__(self, file: Path | None, *, read_only: bool = False) -> None:
+        self._connection = duckdb.connect(":memory:" if file is None else str(file), read_only=read_only)
         self._attached: str | None = None
 
     def rows(self, query: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
@@ -107,9 +107,14 @@ class Duckdb(Engine):
                 return what, f"{text.partition(' See also ')[0].rstrip('.')}. {advice}"
         return "other", f"{text}. Nothing was published."
 
-    def connect(self, file: Path | None) -> Session:
-        """Connect."""
-        return DuckdbSession(file)
+    def connect(self, file: Path | None, *, looks: bool = False) -> Session:
+        """Connect; who only looks does so beside sources of this run, which read it read-only."""
+        if not looks or file is None:
+            return DuckdbSession(file)
+        try:
+            return DuckdbSession(file, read_only=True)
+        except duckdb.ConnectionException:  # somebody in this process has it open to write: then we are let in, too
+            return DuckdbSession(file)
 
     # --- the catalogue ---
 

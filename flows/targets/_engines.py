@@ -167,11 +167,12 @@ class Engine(ABC):
         if not is_there:
             raise self.side.error("missing", f"there is no folder {folder!r}. Make it, or name another file.")
 
-    def session(self, *, may_make: bool = True) -> Session:
+    def session(self, *, looks: bool = False) -> Session:
         """Connect to the target's file; waits for others who hold it.
 
         Args:
-            may_make: whether a file that is missing is made; otherwise an empty database in memory stands in for it.
+            looks: whether nothing will be written. A file that is missing is not made then: an empty database in
+                memory stands in for it.
 
         Raises:
             LoadError: it cannot be opened, or others hold it for too long.
@@ -181,7 +182,7 @@ class Engine(ABC):
         while True:
             try:
                 with self.mapped():
-                    return self.connect(self.path if may_make or self.path.exists() else None)
+                    return self.connect(self.path if self.path.exists() or not looks else None, looks=looks)
             except LockgateError as error:
                 if not error.retryable or time.monotonic() > deadline:
                     raise
@@ -206,8 +207,13 @@ class Engine(ABC):
         """What kind of error it is, and what to say."""
 
     @abstractmethod
-    def connect(self, file: Path | None) -> Session:
-        """Open a file of the kind, which is made if it is missing; None is a database in memory."""
+    def connect(self, file: Path | None, *, looks: bool = False) -> Session:
+        """Open a file of the kind, which is made if it is missing; None is a database in memory.
+
+        Args:
+            file: its path.
+            looks: whether nothing will be written.
+        """
 
     @abstractmethod
     def describe(self, session: Session, parts: tuple[str, ...]) -> Table:

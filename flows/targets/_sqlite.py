@@ -135,7 +135,7 @@ class Sqlite(Engine):
         what, advice = next((known for words, known in _KNOWN.items() if words in text), _OTHER)
         return what, f"{redact(text)}. {advice}"
 
-    def connect(self, file: Path | None) -> Session:
+    def connect(self, file: Path | None, *, looks: bool = False) -> Session:  # noqa: ARG002 - who looks is no trouble
         """Connect, and wait for writers as long as the target has patience."""
         return SqliteSession(file, self.patience_seconds)
 

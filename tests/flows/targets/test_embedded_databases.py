@@ -754,6 +754,25 @@ def test_somebody_else_who_holds_the_file(target: Make, load: Load, request: pyt
     assert len(rows(ALL)) == 2
 
 
+def test_a_run_can_read_the_file_that_it_writes(target: Make, load: Load, rows: Rows, kind: str, file: Path) -> None:
+    load(target(), people(1))
+    record = RunRecord.start("test", "t", "1")
+    view: Any = duckdb.connect(str(file), read_only=True) if kind == "duckdb" else None
+    if kind == "sqlite":
+        view = adbc_driver_sqlite.dbapi.connect(str(file))  # in a transaction
+    with closing(view), closing(view.cursor()) as cursor:
+        cursor.execute("SELECT * FROM t")
+        assert target().state("test") == {}
+        with target().open(record, people(2).schema) as chamber:
+            chamber.stage(people(2))
+            record.rows.read, record.staged = 1, chamber.seal()
+            assert cursor.fetchall() == [(1, "n1")]
+            cursor.close()
+            view.close()  # as a run lets go of its views before it loads
+            chamber.publish(record, Quarantine(Path()))
+    assert len(rows(ALL)) == 2
+
+
 @pytest.mark.parametrize("wal", [False, True])
 def test_readers_see_whole_loads(wal: bool, target: Make, load: Load, rows: Rows, kind: str, file: Path) -> None:
     if wal and kind == "duckdb":
