@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx
-import tenacity
+from httpx_retries import Retry
 
 from flows._secrets import Redacting, redact
 from flows._sides import Side
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 _MOST_REDIRECTS = 10
+#: Part of a delay by which it may be shorter, so that calls that failed together do not return together.
+_JITTER = 0.3
 _PLAIN = {"Accept": "application/json", "Accept-Encoding": "gzip, deflate", "User-Agent": "lockgate"}
 
 
@@ -74,14 +76,12 @@ class Client:
         self._signer = Signer(options.authentication, self._token)
         self._pace = Pace(options.rate_limit.a_second if options.rate_limit else None)
         self._slots = asyncio.Semaphore(options.concurrency)
-        self._again = tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(options.max_retries + 1),
-            wait=self._wait,
-            retry=tenacity.retry_if_exception_type(Passing),
-            reraise=True,
+        self._retry = Retry(
+            total=options.max_retries,
+            backoff_factor=options.retry_delay_seconds / 2,  # it is doubled before the first retry
+            max_backoff_wait=options.max_retry_delay_seconds,
+            backoff_jitter=_JITTER,
         )
-        delay, longest = options.retry_delay_seconds, options.max_retry_delay_seconds
-        self._backoff = tenacity.wait_exponential_jitter(multiplier=delay, max=longest, jitter=delay)
         self._trust = httpx.create_ssl_context()
         self._idle: list[httpx.AsyncClient] = []
         self._opened: list[httpx.AsyncClient] = []
@@ -120,18 +120,17 @@ class Client:
                 "was not asked for, so that no credential leaves that host. Page by 'page_number', 'offset' or "
                 "'cursor' instead, or correct 'url'.",
             )
+        retry = self._retry
         async with self._slots:
-            try:
-                return await self._again.copy()(self._attempt, call)  # one object must not serve two calls at once
-            except Passing as passing:
-                raise passing.error from passing.__cause__
-
-    def _wait(self, state: tenacity.RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
-        asked = error.seconds if isinstance(error, Passing) else 0.0
-        if asked:
-            self._pace.hold(asked)
-        return max(asked, self._backoff(state))
+            while True:
+                try:
+                    return await self._attempt(call)
+                except Passing as passing:
+                    if retry.is_exhausted():
+                        raise passing.error from passing.__cause__
+                    retry = retry.increment()
+                    self._pace.hold(passing.seconds)
+                    await asyncio.sleep(max(passing.seconds, retry.backoff_strategy()))
 
     async def _attempt(self, call: Call) -> Page:
         await self._pace.turn()

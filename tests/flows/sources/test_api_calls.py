@@ -233,13 +233,13 @@ def test_retries_end(web):
 
 @pytest.mark.parametrize("form", ["seconds", "date"])
 def test_retry_after_is_waited_for_by_all(web, form):
-    after = "1" if form == "seconds" else email.utils.formatdate(time.time() + 2, usegmt=True)
     refused = []
 
     def answer(asked):
         if not refused:
             refused.append(time.monotonic())
-            return web.reply({}, 429, {"Retry-After": after})
+            in_two_seconds = email.utils.formatdate(time.time() + 2, usegmt=True)  # which knows whole seconds only
+            return web.reply({}, 429, {"Retry-After": "1" if form == "seconds" else in_two_seconds})
         return ROWS if time.monotonic() - refused[0] > 0.9 else web.reply({}, 400)
 
     web.answers["/items"] = answer
