@@ -17,12 +17,16 @@ from flows.targets import _duckdb_types
 from flows.targets._engines import STAGED, Column, Engine, Session, Table, Writer, quote
 from flows.targets._fitting import Fit
 
+_BATCH = "_lockgate_batch"
+_SETTLED = "SET python_enable_replacements = false"  # or a table that is missing is looked for in our variables
+
 
 class DuckdbSession(Session):
     """A connection; those of one process to one file share an instance of the database."""
 
     def __init__(self, file: Path | None, *, read_only: bool = False) -> None:
         self._connection = duckdb.connect(":memory:" if file is None else str(file), read_only=read_only)
+        self._connection.execute(_SETTLED)
         self._attached: str | None = None
 
     def rows(self, query: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
@@ -41,11 +45,11 @@ class DuckdbSession(Session):
     def insert(self, table: str, rows: pl.DataFrame) -> None:
         """Insert rows."""
         names = ", ".join(map(quote, rows.columns))
-        self._connection.register("batch", rows.to_arrow())
+        self._connection.register(_BATCH, rows.to_arrow())
         try:
-            self._connection.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM batch")
+            self._connection.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM {_BATCH}")
         finally:
-            self._connection.unregister("batch")
+            self._connection.unregister(_BATCH)
 
     def attach(self, file: Path, name: str) -> None:
         """Attach the file read-only."""
