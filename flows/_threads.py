@@ -45,11 +45,11 @@ class _End:
 
 
 class Ahead(Generic[Item]):
-    """Iterates over `items` in a thread of its own, a few items ahead of the consumer."""
+    """Iterates over `items` in a thread of its own, at most `depth` items ahead of the consumer."""
 
-    def __init__(self, items: Callable[[], Iterator[Item]]) -> None:
+    def __init__(self, items: Callable[[], Iterator[Item]], *, depth: int = _DEPTH) -> None:
         self._items = items
-        self._queue: queue.Queue[Item | _End] = queue.Queue(_DEPTH)
+        self._queue: queue.Queue[Item | _End] = queue.Queue(depth)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lockgate-read", daemon=True)
 

@@ -1,32 +1,36 @@
 """Puts quoted values where a query names its parameters: ``:name`` or ``$1``.
 
-PostgreSQL takes no bound parameters in the COPY that streams a query out, so values become
-literals by the driver's own quoting; the query is read token by token, and texts, comments and
-``::`` casts in it are left alone.
+PostgreSQL takes no bound parameters in the COPY that streams a query out, and no database takes them in
+the query of a view, so values become literals by the dialect's own quoting; the query is read token by
+token, and texts, comments, ``::`` casts and ``{'key': value}`` in it are left alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import psycopg
 import sqlglot
 from sqlglot.tokenizer_core import Token, TokenType
 
-from flows._postgres import PostgresSide, literal
+from flows._dialects import Dialect
+from flows._sides import Side
 from transforms._words import did_you_mean
 
+#: Writes a value as a literal. Raises ValueError with what it is, where there is no such literal.
+Literal = Callable[[object], str]
+#: Behind these a colon divides: a key from its value, the ends of a slice.
+_VALUES = {TokenType.STRING, TokenType.NUMBER, TokenType.R_BRACKET, TokenType.R_PAREN}
 
-def bound(query: str, parameters: Mapping[str, Any], side: PostgresSide) -> str:
+
+def bound(query: str, parameters: Mapping[str, Any], side: Side, dialect: Dialect, literal: Literal) -> str:
     """The query with a literal for each of its parameters.
 
     Raises:
         ExtractError: a parameter has no value, a value has no parameter, or the query cannot be read.
     """
     try:
-        tokens = sqlglot.tokenize(query, read="postgres")
+        tokens = sqlglot.tokenize(query, read=dialect.grammar)
     except sqlglot.errors.SqlglotError as error:
         raise side.error("query", f"the query cannot be read: {error}. Check its quotes.") from error
     while tokens and tokens[-1].token_type is TokenType.SEMICOLON:
@@ -46,26 +50,23 @@ def bound(query: str, parameters: Mapping[str, Any], side: PostgresSide) -> str:
         if name not in used and str(position) not in used:
             raise side.error("query", f"the query has no parameter ':{name}'. Remove it, or use it.")
     for start, end, name in reversed(found):
-        text = f"{text[:start]}{_literal(name, values[name], side)}{text[end:]}"
+        text = f"{text[:start]}{_written(name, values[name], side, literal)}{text[end:]}"
     return text
 
 
-def _literal(name: str, value: object, side: PostgresSide) -> str:
-    if isinstance(value, str) and "\0" in value:
-        raise side.error("query", f"the parameter {name!r} holds a zero byte, which PostgreSQL cannot keep. Remove it.")
+def _written(name: str, value: object, side: Side, literal: Literal) -> str:
     try:
         return literal(value)
-    except psycopg.Error as error:
-        kind = type(value).__name__
-        advice = "Write a text, a number, a date or a list."
-        raise side.error("query", f"the parameter {name!r} is a {kind}, which is no SQL value. {advice}") from error
+    except ValueError as error:
+        raise side.error("query", f"the parameter {name!r} {error}") from error
 
 
 def _parameters(tokens: list[Token]) -> Iterator[tuple[int, int, str]]:
     """Start, end and name of every parameter."""
-    for mark, name in pairwise(tokens):
+    for before, mark, name in zip([None, *tokens], tokens, tokens[1:], strict=False):
         adjacent = mark.end + 1 == name.start
-        colon = mark.token_type is TokenType.COLON and name.text.isidentifier()
+        divides = before is not None and before.token_type in _VALUES
+        colon = mark.token_type is TokenType.COLON and name.text.isidentifier() and not divides
         dollar = mark.token_type is TokenType.PARAMETER and mark.text == "$" and name.token_type is TokenType.NUMBER
         if adjacent and (colon or dollar):
             yield mark.start, name.end + 1, name.text

@@ -1,40 +1,52 @@
-"""Turns the part of a Polars predicate that PostgreSQL would answer alike into SQL.
+"""Turns the part of a Polars predicate that a database would answer alike into SQL.
 
 A pushed predicate may only save work: it must keep every row for which the Polars predicate is
-true, whatever the collation, the padding or the float. What is not on the list here is not
-pushed; the plan applies the whole predicate again to the rows that arrive.
+true, whatever the collation, the padding or the float. Each database says, a column at a time, which
+comparisons mean the same there; what it does not say is not pushed. The plan applies the whole
+predicate again to the rows that arrive.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import polars as pl
-
-from flows._postgres import literal, quote
-from flows._types import PgType
 
 Node = Any  # Polars' own JSON of an expression
 
 _COMPARISONS = {"Eq": "=", "NotEq": "<>", "Lt": "<", "LtEq": "<=", "Gt": ">", "GtEq": ">="}
 _EQUALITIES = {"Eq", "NotEq"}
-_NUMBERS = {"int2", "int4", "int8", "float8", "numeric", "date", "timestamp", "timestamptz"}
-_TEXTS = {"text", "varchar"}  # not char(n): its comparison ignores padding
 
 
-def to_sql(predicate: pl.Expr, columns: Mapping[str, PgType], *, exact_text: bool) -> str | None:
-    """SQL for the conjuncts of `predicate` that mean the same on the server; None if there are none.
+@dataclass(frozen=True)
+class Compared:
+    """What of a column a database answers as Polars does.
+
+    Attributes:
+        sql: the column as it stands in a comparison: its quoted name, with the collation where it needs one.
+        as_: "ordered" is every comparison; "equal" is equality; "condition" is equality, and a condition by
+            itself; "null" is only whether it is null.
+        literal: writes a value to compare it with; None where that value cannot be compared.
+    """
+
+    sql: str
+    as_: Literal["ordered", "equal", "condition", "null"] = "null"
+    literal: Callable[[Any], str | None] = lambda _value: None
+
+
+def to_sql(predicate: pl.Expr, columns: Mapping[str, Compared]) -> str | None:
+    """SQL for the conjuncts of `predicate` that mean the same in the database; None if there are none.
 
     Args:
         predicate: as Polars hands it to a scan, after its type coercion.
-        columns: PostgreSQL types of the columns it may name.
-        exact_text: whether equality of texts is equality of bytes on this server.
+        columns: what may be compared, by the names of columns.
     """
     tree = json.loads(predicate.meta.serialize(format="json"))
-    pushed = [text for part in _conjuncts(tree) if (text := _Compiler(columns, exact_text).sql(part))]
+    pushed = [text for part in _conjuncts(tree) if (text := _Compiler(columns).sql(part))]
     return " AND ".join(sorted(pushed)) or None
 
 
@@ -48,16 +60,16 @@ def _conjuncts(node: Node) -> list[Node]:
 class _Compiler:
     """Compiles one conjunct; every method gives None for what it does not know for certain."""
 
-    def __init__(self, columns: Mapping[str, PgType], exact_text: bool) -> None:
+    def __init__(self, columns: Mapping[str, Compared]) -> None:
         self.columns = columns
-        self.exact_text = exact_text
 
     def sql(self, node: Node) -> str | None:
         if not isinstance(node, dict) or len(node) != 1:
             return None
         ((kind, body),) = node.items()
         if kind == "Column":
-            return quote(body) if self._kind_of(node) == "bool" else None
+            column = self._column(node)
+            return column.sql if column and column.as_ == "condition" else None
         if kind == "BinaryExpr":
             return self._logical(body) if body["op"] in {"And", "Or"} else self._comparison(body)
         if kind == "Function" and isinstance(body.get("function"), dict):
@@ -70,50 +82,50 @@ class _Compiler:
 
     def _comparison(self, body: Node) -> str | None:
         operator = body["op"]
-        column, value = body["left"], _value(body["right"])
-        if (
-            operator not in _COMPARISONS
-            or value is None
-            or not self._comparable(column, ordered=operator not in _EQUALITIES)
-        ):
+        column = self._column(body["left"])
+        if operator not in _COMPARISONS or column is None:
             return None
-        return f"{quote(column['Column'])} {_COMPARISONS[operator]} {_literal(value)}"
+        if not _comparable(column, ordered=operator not in _EQUALITIES):
+            return None
+        value = _literal(column, _value(body["right"]))
+        return f"{column.sql} {_COMPARISONS[operator]} {value}" if value else None
 
     def _boolean(self, inputs: list[Node], function: Node) -> str | None:
-        column = inputs[0]
         if function == "Not":
-            inner = self.sql(column)
+            inner = self.sql(inputs[0])
             return f"NOT ({inner})" if inner else None
-        if not self._kind_of(column):
+        column = self._column(inputs[0])
+        if column is None:
             return None
-        name = quote(column["Column"])
         if function in ("IsNull", "IsNotNull"):
-            return f"{name} IS {'NOT ' if function == 'IsNotNull' else ''}NULL"
+            return f"{column.sql} IS {'NOT ' if function == 'IsNotNull' else ''}NULL"
         if isinstance(function, dict) and "IsIn" in function:
-            return self._is_in(name, inputs, nulls_equal=function["IsIn"]["nulls_equal"])
-        if function == {"IsBetween": {"closed": "Both"}} and self._comparable(column, ordered=True):
-            low, high = _value(inputs[1]), _value(inputs[2])
-            return None if low is None or high is None else f"{name} BETWEEN {_literal(low)} AND {_literal(high)}"
+            return self._is_in(column, inputs[1], nulls_equal=function["IsIn"]["nulls_equal"])
+        if function == {"IsBetween": {"closed": "Both"}} and _comparable(column, ordered=True):
+            low, high = (_literal(column, _value(node)) for node in inputs[1:3])
+            return f"{column.sql} BETWEEN {low} AND {high}" if low and high else None
         return None
 
-    def _is_in(self, name: str, inputs: list[Node], *, nulls_equal: bool) -> str | None:
-        if nulls_equal or not self._comparable(inputs[0], ordered=False):
+    def _is_in(self, column: Compared, among: Node, *, nulls_equal: bool) -> str | None:
+        if nulls_equal or not _comparable(column, ordered=False):
             return None
-        values = _value(inputs[1])
+        values = _value(among)
         # A null in the list makes SQL's NOT IN unknown where Polars says true: leave nulls out.
-        known = [_literal(value) for value in values if value is not None] if values is not None else []
-        return f"{name} IN ({', '.join(known)})" if known else None
+        known = [_literal(column, value) for value in values or () if value is not None]
+        texts = [text for text in known if text]
+        return f"{column.sql} IN ({', '.join(texts)})" if texts and len(texts) == len(known) else None
 
-    def _kind_of(self, node: Node) -> str | None:
+    def _column(self, node: Node) -> Compared | None:
         name = node.get("Column") if isinstance(node, dict) else None
-        pg = self.columns.get(name) if isinstance(name, str) else None
-        return None if pg is None or pg.is_array else pg.name
+        return self.columns.get(name) if isinstance(name, str) else None
 
-    def _comparable(self, node: Node, *, ordered: bool) -> bool:
-        kind = self._kind_of(node)
-        if kind in _TEXTS:
-            return self.exact_text and not ordered  # collations order texts in their own ways
-        return kind in _NUMBERS or (kind == "bool" and not ordered)
+
+def _comparable(column: Compared, *, ordered: bool) -> bool:
+    return column.as_ == "ordered" or (not ordered and column.as_ != "null")
+
+
+def _literal(column: Compared, value: object) -> str | None:
+    return None if value is None else column.literal(value)
 
 
 def _value(node: Node) -> Any:
@@ -133,7 +145,3 @@ def _value(node: Node) -> Any:
 
 def _has_zero_byte(value: object) -> bool:
     return isinstance(value, str) and "\0" in value
-
-
-def _literal(value: object) -> str:
-    return literal(value).strip()

@@ -1,221 +1,264 @@
-"""A table or query of PostgreSQL, opened: its columns, the SQL for what a plan asks, and the rows.
+"""A table or query of any database, opened: its columns, the SQL for what a plan asks, and the rows.
 
-Rows come over ADBC, which streams a binary COPY into Arrow; what the driver cannot carry exactly is
-decoded here, or refused by name.
+What differs from one database to another is in `_scan_of_*`: how it is opened, what its types become, which
+comparisons it answers as Polars does, and how a statement's rows arrive.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, Any
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import polars as pl
 
+from flows._dialects import Dialect
 from flows._names import split_name
-from flows._postgres import (
-    SETTLED,
-    Column,
-    Connection,
-    PostgresSide,
-    columns_of,
-    connect,
-    execute,
-    literal,
-    quote,
-    require_columns,
-    text_equality_is_exact,
-    uri,
-)
-from flows._reading import MORE_DECIMALS, Reading, reading
-from flows._types import FIRST_DAY, FIRST_MICROSECOND, PgType
-from flows.sources import _snapshots
+from flows._sides import Side
+from flows.sources import _splits
 from flows.sources._base import Extract, Pushdown
-from flows.sources._parameters import bound
-from flows.sources._pushdown import to_sql
+from flows.sources._parameters import Literal, bound
+from flows.sources._pushdown import Compared, to_sql
+from flows.sources._snapshots import View
+from flows.sources._splits import Key
+from transforms._errors import LockgateError
+from transforms._types import shown
+from transforms._words import did_you_mean
 
 if TYPE_CHECKING:
     from flows.sources.database import Database
 
 
-def opened(options: Database, name: str) -> Extract:
-    """Learn the schema from the catalogue, and promise the rows.
+@dataclass(frozen=True)
+class Column:
+    """How one column of a table or query is read.
+
+    Attributes:
+        select: SQL for the column.
+        dtype: what it is in Polars.
+        decode: makes that of what the driver hands over; None where it is that already.
+        compared: what of it may be compared in the database.
+        warning: what a person should know; None when the type survives whole.
+    """
+
+    select: str
+    dtype: pl.DataType
+    compared: Compared
+    decode: Callable[[pl.Expr], pl.Expr] | None = None
+    warning: str | None = None
+
+
+@dataclass(kw_only=True)
+class Scan(ABC):
+    """One opened source: SQL for a pushdown, and the rows it gives.
+
+    Attributes:
+        query: the SELECT that the rows come from, as a person would write it.
+        view: what a run's statements share, so that all of them see the same rows; None outside a run.
+        columns: how each column is read, in their order.
+        warnings: what a person should know about all of it.
+        ranges: the conditions of its ranges, once they are cut.
+    """
+
+    options: Database
+    name: str
+    side: Side
+    dialect: Dialect
+    query: str
+    view: View | None = None
+    columns: Mapping[str, Column] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    ranges: list[str] = field(default_factory=list)
+    cutting: threading.Lock = field(default_factory=threading.Lock)
+
+    #: How many ranges are read at a time.
+    concurrency: ClassVar[int] = 1
+    #: What else a table can be split on, in words.
+    hidden_keys: ClassVar[str] = ""
+
+    @abstractmethod
+    def rows(self, sql: str, names: tuple[str, ...]) -> Iterator[pl.DataFrame]:
+        """Run one statement, and give its rows in batches of about ``batch_bytes``.
+
+        Args:
+            sql: selects `names`.
+            names: columns of `columns`, in the order wanted.
+        """
+
+    @abstractmethod
+    def key(self, column: str) -> Key:
+        """How rows can be parted by a column.
+
+        Raises:
+            ExtractError: they cannot.
+        """
+
+    @abstractmethod
+    def first(self, sql: str) -> tuple[Any, ...]:
+        """The first row of a statement."""
+
+    @abstractmethod
+    def new_view(self) -> View:
+        """A view for statements outside a run."""
+
+    @contextmanager
+    def held(self) -> Iterator[Self]:
+        """Give a scan all of whose statements see the same rows."""
+        if self.view is not None:
+            yield self
+            return
+        view = self.new_view()
+        try:
+            yield replace(self, view=view, ranges=[])
+        finally:
+            view.release()
+
+    def extract(self) -> Extract:
+        """What a pipeline is promised of it.
+
+        Raises:
+            ExtractError: it has no such column to deliver, or to be split at.
+        """
+        delivers = self.options.declared
+        require_columns(delivers or (), list(self.columns), self.side)
+        if self.options.split_on is not None:
+            self.key(self.options.split_on)
+        told = tuple(f"{self.name}.{name} {how.warning}" for name, how in self.columns.items() if how.warning)
+        schema = pl.Schema({name: how.dtype for name, how in self.columns.items()})
+        return Extract(self.name, schema, self.read, self.sql, self.pushed, delivers, (*self.warnings, *told))
+
+    def pushed(self, pushdown: Pushdown) -> str | None:
+        """The SQL of the predicate's part that the database applies."""
+        if pushdown.predicate is None:
+            return None
+        return to_sql(pushdown.predicate, {name: how.compared for name, how in self.columns.items()})
+
+    def sql(self, pushdown: Pushdown, query: str | None = None) -> str:
+        """The one statement that reads what `pushdown` asks for."""
+        quote = self.dialect.quote
+        selected = ", ".join(f"{self.columns[name].select} AS {quote(name)}" for name in self.asked(pushdown))
+        origin = f"({query or self.query}) AS q"
+        condition = self.pushed(pushdown)
+        if pushdown.limit is not None:  # it counts before the predicate
+            if not self.dialect.limits:
+                return f"SELECT {selected} FROM {origin}"
+            limit = f" LIMIT {pushdown.limit}"
+            if condition is None:
+                return f"SELECT {selected} FROM {origin}{limit}"
+            origin = f"(SELECT * FROM {origin}{limit}) AS q"
+        return f"SELECT {selected} FROM {origin}{f' WHERE {condition}' if condition else ''}"
+
+    def asked(self, pushdown: Pushdown) -> tuple[str, ...]:
+        """The columns to select: some, because SQL knows no table without columns."""
+        names = tuple(self.columns) if pushdown.columns is None else pushdown.columns
+        return names or tuple(self.columns)[:1]
+
+    def read(self, pushdown: Pushdown) -> Iterator[pl.DataFrame]:
+        """Stream the rows; range by range, where there are ranges."""
+        names = self.asked(pushdown)
+        if self.options.split_on is not None:
+            batches = self._ranged(pushdown, names)
+        else:
+            batches = self.rows(self.sql(pushdown), names)
+        left = pushdown.limit
+        with closing(batches):  # type: ignore[type-var]  # a generator, as everything that yields
+            for batch in batches:
+                kept = batch if left is None or self.dialect.limits else batch.head(left)
+                yield kept if pushdown.columns is None else kept.select(pushdown.columns)
+                if left is not None and not self.dialect.limits and (left := left - kept.height) <= 0:
+                    return
+
+    def unsplittable(self, column: str) -> LockgateError:
+        """What to say of a column that rows are not parted by."""
+        require_columns([column], list(self.columns), self.side)
+        kind = shown(self.columns[column].dtype)
+        advice = f"Name a column of whole numbers, dates or timestamps{self.hidden_keys}."
+        return self.side.error("type", f"split_on {column!r} is {kind}, which has no even parts. {advice}")
+
+    def _ranged(self, pushdown: Pushdown, names: tuple[str, ...]) -> Iterator[pl.DataFrame]:
+        with self.held() as scan:
+            queries = scan.queries()
+            if pushdown.limit is not None:
+                yield from scan.first_rows(queries, pushdown, names)
+                return
+            statements = [scan.sql(pushdown, query) for query in queries]
+            readers = [partial(scan.rows, statement, names) for statement in statements]
+            yield from _splits.in_order(readers, scan.concurrency)
+
+    def queries(self) -> list[str]:
+        """A query for each range; cut once, so that rows come in the same order again."""
+        assert self.options.split_on is not None  # noqa: S101 - asked only where it is given
+        key = self.key(self.options.split_on)
+        with self.cutting:
+            if not self.ranges:
+                self.ranges = _splits.conditions(key, self.first(key.extremes), self.options.splits)
+        if key.is_hidden:
+            return [f"{self.query} WHERE {condition}" for condition in self.ranges]
+        return [f"SELECT * FROM ({self.query}) AS q WHERE {condition}" for condition in self.ranges]
+
+    def first_rows(self, queries: Sequence[str], pushdown: Pushdown, names: tuple[str, ...]) -> Iterator[pl.DataFrame]:
+        """The first rows over all ranges; the predicate is left to the plan, or nobody could count to the limit."""
+        left = pushdown.limit or 0
+        for query in queries:
+            if left <= 0:
+                return
+            with closing(self.rows(self.sql(Pushdown(names, None, left), query), names)) as batches:  # type: ignore[type-var]  # a generator
+                for batch in batches:
+                    yield batch
+                    left -= batch.height
+
+
+def origin_of(options: Database, side: Side, dialect: Dialect, literal: Literal) -> str:
+    """The SELECT that the options name: of a table, or their query with its parameters.
 
     Raises:
-        ExtractError: the server, table, column or query cannot be read.
+        ExtractError: the name or the query cannot be read.
     """
-    side = PostgresSide("source", f"source {name!r}", str(options.connection_string))
-    query = _query(options, side)
-    snapshot = _snapshots.of(options.connection_string, side)
-    connection = connect(options.connection_string, application=f"lockgate {name}", side=side)
-    with closing(connection), side.mapped(), connection.transaction():
-        if snapshot is not None:
-            execute(connection, _snapshots.VIEW)
-            execute(connection, _snapshots.taking(snapshot.identifier))
-        columns = columns_of(connection, query)
-        _require_distinct(columns, side)
-        columns = [_with_scale(connection, query, column) for column in columns]
-        exact_text = text_equality_is_exact(connection)
-    return Scan(options, name, side, query, columns, exact_text=exact_text, snapshot=snapshot).extract()
-
-
-def _query(options: Database, side: PostgresSide) -> str:
     if options.query is not None:
-        return bound(options.query, options.parameters, side)
+        return bound(options.query, options.parameters, side, dialect, literal)
     assert options.table is not None  # noqa: S101 - the model has one or the other
     try:
-        return f"SELECT * FROM {quote(*split_name(options.table.table))}"
+        return f"SELECT * FROM {dialect.quote(*split_name(options.table.table))}"
     except ValueError as error:
         raise side.error("missing", str(error)) from error
 
 
-class Scan:
-    """One opened source: SQL for a pushdown, and the rows it gives."""
+def require_columns(wanted: Sequence[str], present: Sequence[str], side: Side) -> None:
+    """Confirm that every wanted column is there.
 
-    def __init__(
-        self,
-        options: Database,
-        name: str,
-        side: PostgresSide,
-        query: str,
-        columns: list[Column],
-        *,
-        exact_text: bool,
-        snapshot: _snapshots.Snapshot | None,
-    ) -> None:
-        self.options = options
-        self.name = name
-        self.query = query
-        self.types: Mapping[str, PgType] = {column.name: column.pg for column in columns}
-        self.readings: Mapping[str, Reading] = {column.name: reading(column.pg) for column in columns}
-        self.exact_text = exact_text
-        self.snapshot = snapshot
-        self.side = side
-
-    def extract(self) -> Extract:
-        schema = pl.Schema({name: how.dtype for name, how in self.readings.items()})
-        delivers = self.options.declared
-        require_columns(list(delivers or ()), list(schema), self.side)
-        warnings = tuple(f"{self.name}.{name} {how.warning}" for name, how in self.readings.items() if how.warning)
-        return Extract(self.name, schema, self.read, self.sql, self.pushed, delivers, warnings)
-
-    def pushed(self, pushdown: Pushdown) -> str | None:
-        """The SQL of the predicate's part that the server applies."""
-        if pushdown.predicate is None:
-            return None
-        return to_sql(pushdown.predicate, self.types, exact_text=self.exact_text)
-
-    def sql(self, pushdown: Pushdown) -> str:
-        """The one statement that reads what `pushdown` asks for."""
-        names = pushdown.columns if pushdown.columns is not None else tuple(self.readings)
-        selected = ", ".join(
-            f"{self.readings[name].select.format(quote(name), literal(repr(name)))} AS {quote(name)}" for name in names
-        )
-        condition = self.pushed(pushdown)
-        where = f" WHERE {condition}" if condition else ""
-        origin = f"({self.query}) AS q"
-        if pushdown.limit is not None:
-            limit = f" LIMIT {pushdown.limit}"
-            if not where:
-                return f"SELECT {selected} FROM {origin}{limit}"
-            origin = f"(SELECT * FROM {origin}{limit}) AS q"  # a limit counts before the predicate
-        return f"SELECT {selected} FROM {origin}{where}"
-
-    def read(self, pushdown: Pushdown) -> Iterator[pl.DataFrame]:
-        """Stream the rows in batches of about ``batch_bytes``."""
-        from adbc_driver_postgresql import StatementOptions, dbapi  # noqa: PLC0415 - only those who read need it
-
-        names = pushdown.columns if pushdown.columns is not None else tuple(self.readings)
-        decode = [how.decode(pl.col(name)) for name in names if (how := self.readings[name]).decode]
-        guards = _guards({name: self.readings[name].dtype for name in names})
-        with ExitStack() as opened:  # closes reader, cursor, connection in that order, or ADBC hides an error's cause
-            opened.enter_context(self.side.mapped())
-            connection = opened.enter_context(closing(dbapi.connect(uri(self.options.connection_string))))
-            cursor = opened.enter_context(closing(connection.cursor()))
-            batch_bytes = {StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(self.options.batch_bytes)}
-            cursor.adbc_statement.set_options(**batch_bytes)
-            if self.snapshot is not None:
-                cursor.execute(_snapshots.VIEW)
-                cursor.execute(_snapshots.taking(self.snapshot.identifier))
-            cursor.execute(SETTLED)
-            cursor.fetchall()
-            cursor.execute(self.sql(pushdown))
-            reader = cursor._results.reader  # noqa: SLF001 - fetch_record_batch() unwraps it, and loses SQLSTATEs
-            for batch in opened.enter_context(closing(reader)):
-                yield self._decoded(batch, names, decode, guards)
-
-    def _decoded(
-        self, batch: Any, names: tuple[str, ...], decode: list[pl.Expr], guards: list[pl.Expr]
-    ) -> pl.DataFrame:
-        frame = pl.from_arrow(batch, rechunk=False)
-        assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a record batch is a frame
-        try:
-            decoded = frame.with_columns(decode) if decode else frame
-        except pl.exceptions.PolarsError as error:
-            raise self.side.error("type", self._undecodable(frame)) from error
-        for name, found in decoded.select(guards).row(0, named=True).items() if guards else ():
-            if found:
-                raise self.side.error("type", _infinite(name, self.readings[name].dtype))
-        for name in names:
-            if self.readings[name].dtype == pl.Time() and batch.column(name).null_count != frame[name].null_count():
-                advice = f"Read it with a query: nullif({quote(name)}, '24:00')."
-                raise self.side.error("type", f"column {name!r} holds '24:00', which is the next day's. {advice}")
-        return decoded.select(names)
-
-    def _undecodable(self, frame: pl.DataFrame) -> str:
-        """Which text of a batch is no number that a Decimal holds."""
-        for name in frame.columns:
-            dtype = self.readings[name].dtype
-            if not isinstance(dtype, pl.Decimal):
-                continue
-            column = frame.get_column(name)
-            unfit = column.filter(column.cast(dtype, strict=False).is_null() & column.is_not_null())
-            if unfit.len() and (text := str(unfit[0])).startswith(MORE_DECIMALS):
-                number = text.removeprefix(MORE_DECIMALS)
-                return f"column {name!r}: {number} was not there when the run began, and has more decimals. Run again."
-            if unfit.len():
-                return f"column {name!r}: {unfit[0]!r} has no exact Decimal (38 digits, no NaN). Cast it in a query."
-        return "a number has no exact Decimal. Cast it in a query."
+    Raises:
+        ExtractError: one is not; with did-you-mean.
+    """
+    for name in wanted:
+        if name not in present:
+            raise side.error("missing", f"no column {name!r}.{did_you_mean(name, present, word='Present')}")
 
 
-def _require_distinct(columns: list[Column], side: PostgresSide) -> None:
-    names = [column.name for column in columns]
+def require_distinct(names: Sequence[str], side: Side) -> None:
+    """Confirm that no two columns have one name.
+
+    Raises:
+        ExtractError: two have.
+    """
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise side.error(
             "query", f"two columns of the query are called {twice!r}. Give one of them another name with AS."
         )
 
 
-def _with_scale(connection: Connection, query: str, column: Column) -> Column:
-    """Give an unconstrained numeric the scale of the values that are there."""
-    pg = column.pg
-    if pg.name != "numeric" or pg.is_array or pg.precision is not None:
-        return column
-    name = quote(column.name)
-    row = execute(connection, f"SELECT coalesce(max(scale({name})), 0) FROM ({query}) AS q").fetchone()
-    return Column(column.name, PgType(pg.name, pg.text, False, None, min(int(row[0]) if row else 0, 38)))
+def gathered(batches: Iterable[Any], batch_bytes: int) -> Iterator[Any]:
+    """Arrow tables of about `batch_bytes`, of the smaller batches that a driver gives."""
+    import pyarrow as pa  # noqa: PLC0415 - only those who read need it
 
-
-def _guards(schema: Mapping[str, pl.DataType]) -> list[pl.Expr]:
-    """For each column of dates or timestamps, whether it holds a value that only PostgreSQL has."""
-    first = {pl.Date: FIRST_DAY, pl.Datetime: FIRST_MICROSECOND}
-    guards = []
-    for name, dtype in schema.items():
-        item = dtype.inner if isinstance(dtype, pl.List) else dtype
-        earliest = first.get(item.base_type())
-        if earliest is None:
-            continue
-        if isinstance(dtype, pl.List):
-            early = pl.element().to_physical() < earliest
-            guards.append(pl.col(name).list.eval(early).list.any().any())
-        else:
-            guards.append((pl.col(name).to_physical() < earliest).any())
-    return guards
-
-
-def _infinite(name: str, dtype: pl.DataType) -> str:
-    remove = "array_remove" if isinstance(dtype, pl.List) else "nullif"
-    return (
-        f"column {name!r} holds 'infinity' or a year after 294246, which no calculation would survive. "
-        f"Read it with a query: {remove}({quote(name)}, 'infinity')."
-    )
+    waiting: list[Any] = []
+    for batch in batches:
+        waiting.append(batch)
+        if sum(each.nbytes for each in waiting) >= batch_bytes:
+            yield pa.Table.from_batches(waiting)
+            waiting = []
+    if waiting:
+        yield pa.Table.from_batches(waiting)

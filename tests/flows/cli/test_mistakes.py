@@ -216,7 +216,9 @@ def test_an_unexpected_error_is_one_line_until_somebody_asks(here, run, monkeypa
     def fail(*_):
         raise ZeroDivisionError(f"postgresql://etl:{SECRET}@h/d")
 
-    monkeypatch.setattr("flows.sources._scan.columns_of", fail)  # the edge of our code, where a fault would be
+    monkeypatch.setattr(
+        "flows.sources._scan_of_postgres.columns_of", fail
+    )  # the edge of our code, where a fault would be
 
     assert run("--json", code=1)[1] == (
         "active_customers: ZeroDivisionError: postgresql://etl:***@h/d. "

@@ -24,9 +24,11 @@ from flows._errors import (
     SourceTypeError,
     SourceUnreachableError,
 )
+from flows._postgres import Column
 from flows._types import PgType
 from flows.sources._base import Extract, Pushdown
 from flows.sources._pushdown import to_sql
+from flows.sources._scan_of_postgres import _column
 from flows.sources.database import Database
 
 pytestmark = pytest.mark.postgres
@@ -254,12 +256,23 @@ def test_pushed_sql_never_leaves_out_a_row_for_which_the_filter_is_true(shared, 
     assert len(pushed) > 100
 
 
-def test_a_text_is_compared_by_the_server_only_where_equal_texts_are_equal_bytes():
-    columns = {"s": PgType("text", "text"), "id": PgType("int4", "int4")}
-    predicate = (COLUMN("s") == "a") & (COLUMN("id") == 1)
+@pytest.mark.parametrize(("exact_text", "pushed"), [(True, '"id" = 1 AND "s" = \'a\''), (False, '"id" = 1')])
+def test_a_text_is_compared_by_the_server_only_where_equal_texts_are_equal_bytes(exact_text, pushed):
+    types = {"s": PgType("text", "text"), "id": PgType("int4", "int4")}
+    columns = {name: _column(Column(name, pg), exact_text=exact_text).compared for name, pg in types.items()}
 
-    assert to_sql(predicate, columns, exact_text=True) == '"id" = 1 AND "s" = \'a\''
-    assert to_sql(predicate, columns, exact_text=False) == '"id" = 1'
+    assert to_sql((COLUMN("s") == "a") & (COLUMN("id") == 1), columns) == pushed
+
+
+def test_a_row_with_a_null_in_it_is_neither_null_nor_without(run, scan):
+    run("CREATE TYPE pair AS (a int, b text)")
+    run(
+        "CREATE TABLE t AS SELECT * FROM (VALUES (1, (1, NULL)::pair), (2, (NULL, NULL)::pair), (3, NULL)) AS v (id, p)"
+    )
+    frame = scan("SELECT * FROM t").frame
+
+    assert frame.filter(COLUMN("p").is_not_null()).collect()["id"].to_list() == [1, 2]
+    assert frame.filter(COLUMN("p").is_null()).collect()["id"].to_list() == [3]
 
 
 def test_a_limit_counts_before_the_filter(run, scan):

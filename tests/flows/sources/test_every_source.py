@@ -1,14 +1,17 @@
 """What every source promises, over the live registry: a new kind of source is held to it, or says here why not."""
 
 import datetime as dt
+import sqlite3
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import polars as pl
 import psycopg
 import pytest
@@ -92,6 +95,69 @@ class InDatabase(Place):
         return {"connection_string": self.uri, "schema": {"table": "nowhere"}}
 
 
+class InSqlite(Place):
+    kind = "database"
+    types = SQL | {"Decimal": "DECIMAL(12,2)", "Datetime": "TIMESTAMPTZ", "Boolean": "BOOLEAN"}
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "held.db"
+        self.keys = {"connection_string": f"sqlite:///{self.file}"}
+
+    def holding(self, frame: pl.DataFrame) -> dict[str, Any]:
+        columns = ", ".join(
+            f"{double_quoted(name)} {self.types[str(dtype.base_type())]}" for name, dtype in frame.schema.items()
+        )
+        texts = frame.with_columns(
+            pl.col(pl.Decimal, pl.Date).cast(pl.String), pl.col(pl.Datetime).dt.to_string("%Y-%m-%d %H:%M:%S%.6f%:z")
+        )
+        with closing(sqlite3.connect(self.file)) as connection, connection:
+            connection.execute("DROP TABLE IF EXISTS held")
+            connection.execute(f"CREATE TABLE held ({columns})")
+            marks = ", ".join("?" * frame.width)
+            connection.executemany(f"INSERT INTO held VALUES ({marks})", texts.rows())
+        return self.keys | {"schema": {"table": "held"}}
+
+    def breaking(self) -> dict[str, Any]:
+        keys = self.holding(pl.DataFrame({"id": range(9)}))
+        with closing(sqlite3.connect(self.file)) as connection, connection:
+            connection.execute("INSERT INTO held VALUES ('five')")
+        return keys
+
+    def missing(self) -> dict[str, Any]:
+        self.holding(FRAME)
+        return self.keys | {"schema": {"table": "nowhere"}}
+
+
+class InDuckdb(Place):
+    kind = "database"
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "held.duckdb"
+        self.keys = {"connection_string": f"duckdb:///{self.file}"}
+
+    def holding(self, frame: pl.DataFrame) -> dict[str, Any]:
+        columns = ", ".join(
+            f"{double_quoted(name)} {SQL[str(dtype.base_type())]}" for name, dtype in frame.schema.items()
+        )
+        with closing(duckdb.connect(self.file)) as connection:
+            connection.register("frame", frame.to_arrow())
+            connection.execute(f"CREATE OR REPLACE TABLE held ({columns})")
+            connection.execute("INSERT INTO held SELECT * FROM frame")
+        return self.keys | {"schema": {"table": "held"}}
+
+    def breaking(self) -> dict[str, Any]:
+        self.holding(FRAME)
+        return self.keys | {"query": "SELECT i, CAST(if(i = 5, 'five', '0') AS INT) AS v FROM range(9) AS t (i)"}
+
+    def missing(self) -> dict[str, Any]:
+        self.holding(FRAME)
+        return self.keys | {"schema": {"table": "nowhere"}}
+
+
+def double_quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
 class InFile(Place):
     kind = "file"
 
@@ -157,15 +223,31 @@ class InApi(Place):
         }  # fmt: skip
 
 
-PLACES = ["api", "database", "file csv", "file ndjson", "file json", "file parquet"]
+PLACES = [
+    "api",
+    "database",
+    "database sqlite",
+    "database duckdb",
+    "file csv",
+    "file ndjson",
+    "file json",
+    "file parquet",
+]
 
 
 @pytest.fixture(params=PLACES)
 def place(request, tmp_path) -> Place:
-    kind, _, suffix = request.param.partition(" ")
-    if kind == "api":
-        return InApi(request.getfixturevalue("web"))
-    return InDatabase(request.getfixturevalue("database")) if kind == "database" else InFile(tmp_path, suffix)
+    match request.param.split(" "):
+        case ["api"]:
+            return InApi(request.getfixturevalue("web"))
+        case ["database"]:
+            return InDatabase(request.getfixturevalue("database"))
+        case ["database", "sqlite"]:
+            return InSqlite(tmp_path)
+        case ["database", "duckdb"]:
+            return InDuckdb(tmp_path)
+        case [_kind, suffix]:
+            return InFile(tmp_path, suffix)
 
 
 def source(place: Place, keys: dict[str, Any]) -> Source:
