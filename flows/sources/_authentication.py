@@ -68,7 +68,11 @@ class _Keys(BaseModel):
 
 
 class Bearer(_Keys):
-    """A token, sent as ``Authorization: Bearer ...``."""
+    """A token, sent as ``Authorization: Bearer ...``.
+
+    Attributes:
+        token: better a reference: ``${API_TOKEN}``.
+    """
 
     type: Literal["bearer"]
     token: Secret
@@ -79,7 +83,12 @@ class Bearer(_Keys):
 
 
 class Basic(_Keys):
-    """A user name and a password; some APIs want a key as one of them, and the other left out."""
+    """A user name and a password; some APIs want a key as one of them, and the other left out.
+
+    Attributes:
+        username: the user, or a key.
+        password: theirs.
+    """
 
     type: Literal["basic"]
     username: Secret | None = None
@@ -98,6 +107,8 @@ class ApiKey(_Keys):
 
     Attributes:
         name: of the header, parameter or cookie.
+        api_key: the key.
+        location: where it is sent.
     """
 
     type: Literal["api_key"]
@@ -118,6 +129,8 @@ class OAuth2ClientCredentials(_Keys):
 
     Attributes:
         access_token_url: where tokens are given out.
+        client_id: who asks for one.
+        client_secret: with what proof.
         access_token_request_data: more that is sent there: ``scope``, ``audience``.
         default_token_expiration_seconds: how long a token is good where the answer does not say.
     """

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
+import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx
@@ -21,6 +22,7 @@ from flows._sides import Side
 from flows.sources._answers import LATER, PASSING, Answer, Judge, Passing, first_of, phrase, retry_after
 from flows.sources._authentication import BadToken, OAuth2ClientCredentials, Signature, Signer
 from flows.sources._calls import Call, Page, origin_of, parsed, shown_url
+from flows.sources._pace import Pace
 from transforms._errors import LockgateError
 
 if TYPE_CHECKING:
@@ -31,30 +33,6 @@ _MOST_REDIRECTS = 10
 #: Part of a delay by which it may be shorter, so that calls that failed together do not return together.
 _JITTER = 0.3
 _PLAIN = {"Accept": "application/json", "Accept-Encoding": "gzip, deflate", "User-Agent": "lockgate"}
-
-
-class Pace:
-    """Keeps calls apart, so that no more than `budget` are made in a second; and lets all wait when one has to.
-
-    Args:
-        budget: calls a second; None is no limit.
-    """
-
-    def __init__(self, budget: float | None) -> None:
-        self._apart = 1 / budget if budget else 0.0
-        self._next = 0.0
-
-    async def turn(self) -> None:
-        """Wait until a call may be made."""
-        now = time.monotonic()
-        mine = max(now, self._next)
-        self._next = mine + self._apart if self._apart else self._next
-        if mine > now:
-            await asyncio.sleep(mine - now)
-
-    def hold(self, seconds: float) -> None:
-        """Let nobody call for so long."""
-        self._next = max(self._next, time.monotonic() + seconds)
 
 
 class Client:
@@ -82,7 +60,6 @@ class Client:
             max_backoff_wait=options.max_retry_delay_seconds,
             backoff_jitter=_JITTER,
         )
-        self._trust = httpx.create_ssl_context()
         self._idle: list[httpx.AsyncClient] = []
         self._opened: list[httpx.AsyncClient] = []
 
@@ -103,7 +80,7 @@ class Client:
             self._idle.append(http)
 
     def _new(self) -> httpx.AsyncClient:
-        http = httpx.AsyncClient(timeout=self._options.timeout_seconds, verify=self._trust)
+        http = httpx.AsyncClient(timeout=self._options.timeout_seconds, verify=_trust())
         self._opened.append(http)
         return http
 
@@ -283,6 +260,12 @@ class Client:
 
 
 _REDACTING = Redacting()
+
+
+@cache
+def _trust() -> ssl.SSLContext:
+    """Whom to trust; made once, because reading all authorities takes some hundredths of a second."""
+    return httpx.create_ssl_context()
 
 
 @asynccontextmanager

@@ -145,15 +145,23 @@ class Api(Source):
     another host sees no header, cookie or key of ours. Cookies that the API sets are not kept.
 
     Attributes:
-        url: http or https; with ``path`` behind it, where given.
+        url: http or https.
+        path: what stands behind ``url``.
+        method: POST where a search is sent as a body.
         headers: values are secrets: ``X-Tenant: ${TENANT}``.
         parameters: of the query; a list is a parameter several times.
         body: of a POST, sent as JSON.
+        authentication: who asks.
+        pagination: how to get from page to page.
         data_selector: JSONPath of the records: ``data.items``, ``$.orders[*].items``.
         for_each: one call for each value of another source.
         response_actions: answers that are not what their status says.
         concurrency: how many calls may be under way.
         rate_limit: how many calls may be made in a second, minute or hour.
+        columns: what is delivered; all of them where left out.
+        dtypes: types by column.
+        max_retries: how often a call is made again.
+        retry_delay_seconds: before the first retry.
         max_retry_delay_seconds: the longest wait before a retry; an API that asks for a longer one fails the run.
         timeout_seconds: for each call, with its answer.
         total_timeout_seconds: for all of them; none where left out.
