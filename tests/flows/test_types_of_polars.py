@@ -209,6 +209,9 @@ def same(found: Any, wanted: Any) -> bool:
     if isinstance(wanted, dict):
         return found.keys() == wanted.keys() and all(same(found[name], wanted[name]) for name in wanted)
     if isinstance(wanted, float):
+        if found is None:
+            return False
+        found = float(found)  # JSON may show it as an integer
         return (math.isnan(found) and math.isnan(wanted)) or (
             found == wanted and math.copysign(1, found) == math.copysign(1, wanted)
         )

@@ -350,6 +350,14 @@ def keep(target, name: str, state: dict[str, Any]) -> None:
         chamber.publish(record, Quarantine(Path("nowhere")))
 
 
+#: Holds a database; SQLite's locks are between processes.
+HOLDER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+input()
+"""
 ELSEWHERE = """
 pipelines:
   all:
@@ -388,14 +396,15 @@ def test_systems_of_different_kinds_get_the_same_rows_and_each_its_ledger(sessio
 
     # The second is held by somebody else: the first has the change, the third does not, until the next run.
     session.execute("UPDATE origin SET name = 'new' WHERE id = 1")
-    with closing(sqlite3.connect(tmp_path / "book.db", isolation_level=None)) as holder:
-        holder.execute("BEGIN IMMEDIATE")
+    command = (sys.executable, "-c", HOLDER, str(tmp_path / "book.db"))
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
         busy = everywhere.target.members["book"].model_copy(update={"lock_timeout_seconds": 1})
         members = everywhere.target.members | {"book": busy}
         target = everywhere.target.model_copy(update={"members": members})
         with pytest.raises(TargetBusyError, match=r"The load is published to 'warehouse' all the same"):
             run_under(replace(everywhere, target=target), kept := [])
-        holder.execute("ROLLBACK")
+        holder.communicate("done\n")
     assert [each["status"] for each in kept[0].targets.values()] == ["published", "failed", "waiting"]
     assert (rows(session, "near")[0], booked()[0], exported()[0]) == ((1, "new"), (1, "n1"), (1, "n1"))
 
