@@ -1,4 +1,4 @@
-"""Local files: which ones a configuration means, how their bytes are opened, and what a format must know.
+"""What a format of files must know, and what all formats share.
 
 A format reads one file at a time, so that every error can name its file, and rows come file by file
 in an order that does not change from run to run.
@@ -6,23 +6,69 @@ in an order that does not change from run to run.
 
 from __future__ import annotations
 
-import glob
 import gzip
 import io
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, ClassVar, cast
+from typing import IO, Any, ClassVar, cast
 
 import polars as pl
 
-from flows._errors import ExtractError, SourceMissingError, SourcePermissionError, SourceTypeError
-from flows.sources._base import Pushdown
+from flows._errors import ExtractError, SourceMissingError, SourceTypeError
+from flows.sources._base import Batch, Malformed, Pushdown
+from flows.sources._brought import Piece
+from flows.sources._found import readable, unreadable
+from flows.sources._texts import Unfit
 from transforms._words import did_you_mean
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+
+
+@dataclass(frozen=True)
+class Read:
+    """Some rows of a file.
+
+    Attributes:
+        rows: those whose values have their types.
+        unfit: the others, by their place: 0 is the first of all these rows.
+        texts: of the unfit rows, as JSON objects.
+    """
+
+    rows: pl.DataFrame
+    unfit: tuple[Unfit, ...] = ()
+    texts: tuple[str, ...] = ()
+
+    @property
+    def height(self) -> int:
+        """The number of rows, of both kinds."""
+        return self.rows.height + len(self.unfit)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What stands in a file where a row is expected.
+
+    Attributes:
+        line: where it begins, from 1.
+        raw: its bytes, line end included.
+        problem: why it is no row; None where it is one.
+        plain: the same row as Polars reads it, where `raw` is written in another way.
+        blank: whether nothing stands there, which is neither a row nor broken; Polars would make it nulls.
+    """
+
+    line: int
+    raw: bytes
+    problem: str | None = None
+    plain: bytes | None = None
+    blank: bool = False
+
+    @property
+    def is_row(self) -> bool:
+        """Whether it is a row."""
+        return self.problem is None and not self.blank
 
 
 class Format(ABC):
@@ -30,119 +76,105 @@ class Format(ABC):
 
     #: Whether rows that a predicate does not want are left out while reading.
     pushes_predicates: ClassVar[bool] = False
+    #: Kinds of places from which Polars reads itself; files of all other places are brought here first.
+    read_in_place: ClassVar[frozenset[str]] = frozenset({"file"})
+    #: Whether a path names a table, which is a folder.
+    is_table: ClassVar[bool] = False
 
     @abstractmethod
-    def schema(self, files: Sequence[Path]) -> pl.Schema:
-        """The columns that all files have.
+    def look(self, piece: Piece) -> Any:
+        """What a file tells about its columns; None where it tells nothing.
 
         Raises:
-            ExtractError: they do not agree, or one cannot be read.
+            ExtractError: it cannot be read.
         """
 
     @abstractmethod
-    def rows(self, file: Path, schema: pl.Schema, ask: Pushdown) -> Iterator[pl.DataFrame]:
-        """Stream the rows of one file; `ask` names its columns."""
+    def agreed(self, looks: Mapping[str, Any], known: pl.Schema | None) -> pl.Schema:
+        """The columns that all files have, by what each file, by its name, told; `known` is from files read before.
+
+        Raises:
+            ExtractError: they do not agree.
+        """
 
     @abstractmethod
-    def require_whole(self, file: Path) -> None:
+    def rows(self, piece: Piece, schema: pl.Schema, ask: Pushdown, skip: int = 0) -> Iterator[Read]:
+        """Stream the rows of one file after the first `skip`; `ask` names its columns.
+
+        A format that has types to check may give more rows than the limit.
+        """
+
+    def require_whole(self, piece: Piece) -> None:
         """Look for the place where the file is wrong, after Polars said that one is.
 
         Raises:
             ExtractError: it was found; the message names the place.
         """
+        del piece
+
+    def has_records(self, piece: Piece) -> bool:
+        """Whether the file holds records one behind the other, so that broken ones can be taken out."""
+        del piece
+        return False
+
+    def records(self, piece: Piece) -> Iterator[Record]:
+        """Every record of the file, header excluded: good ones and broken ones."""
+        raise NotImplementedError(piece.name)
+
+    def sifted(self, piece: Piece, path: Path) -> Piece:
+        """What is at `path`: the good `records` of a file, one behind the other."""
+        return Piece(str(path), piece.name)
+
+    def is_broken(self, piece: Piece) -> bool:
+        """Whether it is known, without reading the file, that Polars cannot tell its broken records."""
+        del piece
+        return False
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether files are written in a way that Polars cannot read: `rewrite` them first."""
+        return False
+
+    def rewrite(self, piece: Piece, to: Path) -> None:
+        """Write a file as Polars can read it; lines stay lines."""
+        raise NotImplementedError(piece.name, to)
 
     @contextmanager
-    def mapped(self, files: Sequence[Path]) -> Iterator[None]:
-        """Turn what Polars says about one of `files` into our errors, once."""
+    def mapped(self, piece: Piece) -> Iterator[None]:
+        """Turn what Polars says about a file into our errors, once."""
         try:
             yield
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             try:
-                for file in files:
-                    self.require_whole(file)
+                self.require_whole(piece)
             except ExtractError as found:
                 raise found from error
-            named = ", ".join(repr(str(file)) for file in files[:3])
-            raise ExtractError(f"{named} cannot be read: {first_line(error)}.") from error
+            raise ExtractError(f"{piece.name!r} cannot be read: {first_line(error)}.") from error
         except (OSError, EOFError) as error:
-            raise unreadable(files[0], error) from error
+            raise unreadable(piece.name, error) from error
 
 
-def matching(patterns: Sequence[str]) -> list[Path]:
-    """The files that `patterns` mean: in the order listed, matches of one pattern by name, each file once.
-
-    A name that exists is that file, whatever glob characters it holds.
-
-    Raises:
-        SourceMissingError: a pattern means no file.
-        ExtractError: one is a folder, or may not be read.
-    """
-    files = list(dict.fromkeys(file for pattern in patterns for file in _matches(pattern)))
-    for file in files:
-        _require_readable(file)
-    return files
-
-
-def _matches(pattern: str) -> list[Path]:
-    path = os.path.expanduser(pattern)  # noqa: PTH111 - a text: Path would change 'a//b', and raises for '~nobody'
-    if os.path.lexists(path):
-        return [Path(path)]
-    found = sorted(Path(match) for match in glob.glob(path, recursive=True))  # noqa: PTH207 - absolute and relative
-    files = [match for match in found if match.is_file()]
-    if files:
-        return files
-    if glob.has_magic(path):
-        raise SourceMissingError(f"no file matches {pattern!r}. It was looked for in {str(Path.cwd())!r}.")
-    folder = Path(path).parent
-    if not folder.is_dir():
-        raise SourceMissingError(f"there is no folder {str(folder)!r}. It was looked for in {str(Path.cwd())!r}.")
-    beside = [entry.name for entry in folder.iterdir() if entry.is_file() and entry.suffix == Path(path).suffix]
-    raise SourceMissingError(f"there is no file {pattern!r}.{did_you_mean(Path(path).name, beside, word='Present')}")
-
-
-def _require_readable(file: Path) -> None:
-    with readable(file):
-        if not file.is_file():
-            advice = f"Write {str(file / '*')!r}." if file.is_dir() else "Name a regular file."
-            raise ExtractError(f"{str(file)!r} is {'a folder' if file.is_dir() else 'not a file'}. {advice}")
-        file.open("rb").close()
-
-
-@contextmanager
-def readable(file: Path) -> Iterator[None]:
-    """Turn what the system says about a file into our errors, once."""
-    try:
-        yield
-    except (OSError, EOFError) as error:
-        raise unreadable(file, error) from error
-
-
-def unreadable(file: Path, error: OSError | EOFError) -> ExtractError:
-    """What the system says about a file, in our words."""
-    if isinstance(error, FileNotFoundError):
-        return SourceMissingError(f"there is no file {str(file)!r} any more.")
-    if isinstance(error, PermissionError):
-        return SourcePermissionError(f"{str(file)!r} may not be read. Grant it, or use another user.")
-    reason = getattr(error, "strerror", None) or first_line(error)
-    return ExtractError(f"{str(file)!r} cannot be read: {reason}. Is it a whole file?")
+def is_compressed(magic: bytes) -> bool:
+    """Whether a file that begins so is gzip or zstd."""
+    return magic.startswith(_GZIP) or magic == _ZSTD
 
 
 def opened(file: Path) -> IO[bytes]:
     """The bytes of a file, uncompressed."""
     with file.open("rb") as start:
         magic = start.read(4)
+    if not is_compressed(magic):
+        return file.open("rb")
     if magic.startswith(_GZIP):
         return cast(IO[bytes], gzip.open(file))
-    if magic == _ZSTD:
-        import pyarrow as pa  # noqa: PLC0415 - 0.1 s that only such files need
+    import pyarrow as pa  # noqa: PLC0415 - 0.1 s that only such files need
 
-        return io.BufferedReader(pa.input_stream(str(file), compression="zstd"))
-    return file.open("rb")
+    return io.BufferedReader(pa.input_stream(str(file), compression="zstd"))
 
 
-def is_empty(file: Path) -> bool:
+def is_empty(piece: Piece) -> bool:
     """Whether there is nothing but white space at the start of a file."""
-    with readable(file), opened(file) as stream:
+    with readable(piece.name), opened(piece.file) as stream:
         return not stream.read(4096).strip()
 
 
@@ -151,16 +183,21 @@ def streamed(frame: pl.LazyFrame) -> Iterator[pl.DataFrame]:
     yield from frame.collect_batches(engine="streaming", lazy=True)
 
 
-def resized(frames: Iterable[pl.DataFrame], batch_bytes: int) -> Iterator[pl.DataFrame]:
-    """The same rows in batches of about `batch_bytes`."""
+def resized(batches: Iterable[Batch], batch_bytes: int) -> Iterator[Batch]:
+    """The same rows in batches of about `batch_bytes`; what is no row stays where it stands."""
     waiting: list[pl.DataFrame] = []
     held = 0
-    for frame in frames:
-        size = int(frame.estimated_size())
-        rows = max(1, frame.height * batch_bytes // max(size, 1))
-        for part in frame.iter_slices(rows) if frame.height > rows else [frame]:
+    for batch in batches:
+        if isinstance(batch, Malformed):
+            yield from [pl.concat(waiting)] if waiting else []
+            waiting, held = [], 0
+            yield batch
+            continue
+        size = int(batch.estimated_size())
+        rows = max(1, batch.height * batch_bytes // max(size, 1))
+        for part in batch.iter_slices(rows) if batch.height > rows else [batch]:
             waiting.append(part)
-            held += size * part.height // max(frame.height, 1)
+            held += size * part.height // max(batch.height, 1)
             if held >= batch_bytes:
                 yield pl.concat(waiting)
                 waiting, held = [], 0
@@ -168,22 +205,35 @@ def resized(frames: Iterable[pl.DataFrame], batch_bytes: int) -> Iterator[pl.Dat
         yield pl.concat(waiting)
 
 
-def require_same_columns(columns: Mapping[Path, Iterable[str]]) -> None:
+def asked(frame: pl.LazyFrame, ask: Pushdown, skip: int = 0) -> Iterator[Read]:
+    """What `ask` wants of the rows of a frame whose types are right; a limit counts before a predicate."""
+    if skip:
+        frame = frame.slice(skip)
+    if ask.limit is not None:
+        frame = frame.head(ask.limit)
+    if ask.predicate is not None:
+        frame = frame.filter(ask.predicate)
+    yield from map(Read, streamed(frame.select(list(ask.columns) if ask.columns is not None else pl.all())))
+
+
+def require_same_columns(columns: Mapping[str, Iterable[str]]) -> None:
     """Confirm that files have the same columns; their order may differ.
 
     Raises:
         SourceMissingError: a file lacks a column that another one has.
     """
-    for file, names in columns.items():
-        for other, known in columns.items():
-            if missing := [name for name in known if name not in set(names)]:
+    (first, known), *others = ((file, list(names)) for file, names in columns.items())
+    for file, names in others:
+        for lacking, has, lacked in ((first, file, set(names) - set(known)), (file, first, set(known) - set(names))):
+            if lacked:
+                missing = next(name for name in [*known, *names] if name in lacked)
                 raise SourceMissingError(
-                    f"{str(file)!r} has no column {missing[0]!r}, which {str(other)!r} has. "
+                    f"{lacking!r} has no column {missing!r}, which {has!r} has. "
                     "Read them as two sources, or give them the same columns."
                 )
 
 
-def require_same_types(schemas: Mapping[Path, pl.Schema]) -> None:
+def require_same_types(schemas: Mapping[str, pl.Schema]) -> None:
     """Confirm that columns have one type in all files.
 
     Raises:
@@ -194,9 +244,20 @@ def require_same_types(schemas: Mapping[Path, pl.Schema]) -> None:
         for name, dtype in schema.items():
             if name in known and known[name] != dtype:
                 raise SourceTypeError(
-                    f"column {name!r} is {known[name]} in {str(first)!r} and {dtype} in {str(file)!r}. "
+                    f"column {name!r} is {known[name]} in {first!r} and {dtype} in {file!r}. "
                     "Write the files with one type, or read them as two sources."
                 )
+
+
+def same_schema(looks: Mapping[str, pl.Schema]) -> pl.Schema:
+    """The schema that all files have, which say it themselves.
+
+    Raises:
+        ExtractError: they do not agree.
+    """
+    require_same_columns(looks)
+    require_same_types(looks)
+    return next(iter(looks.values()))
 
 
 def require_declared(dtypes: Mapping[str, object], present: Iterable[str]) -> None:

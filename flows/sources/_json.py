@@ -8,10 +8,8 @@ from __future__ import annotations
 import glob
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
-from pathlib import Path
 from typing import Any, NoReturn
 
 import polars as pl
@@ -19,11 +17,15 @@ import polars as pl
 from flows._errors import ExtractError, SourceMissingError, SourceTypeError
 from flows.sources import _files, _texts
 from flows.sources._base import Pushdown
+from flows.sources._brought import Piece
+from flows.sources._files import Read, Record
+from flows.sources._found import readable
 
-_LONGEST_INT = 20
+_LARGEST_INT = 2**127
+_LONGEST_INT = 40
+_SHOWN_CHARACTERS = 20
 _EXACT_DIGITS = 15  # of a JSON number, which is a double
 _SHAPES: dict[type, str] = {dict: "an object", list: "an array"}
-Record = tuple[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -38,86 +40,104 @@ class Json(_files.Format):
     dtypes: Mapping[str, pl.DataType] = field(default_factory=dict)
     lines: bool | None = None
 
-    def schema(self, files: Sequence[Path]) -> pl.Schema:
-        """The fields that any row of any file has, in the order they are met; their types over every row."""
-        found = {file: self._frame(file, None).collect_schema() for file in files if not _files.is_empty(file)}
-        names = dict.fromkeys(name for schema in [*found.values(), self.dtypes] for name in schema)
-        if not names:
-            raise SourceMissingError(f"{str(files[0])!r} has no rows, so no column is known. Declare them in 'dtypes'.")
-        self._require_exact(found)
-        return pl.Schema({name: self.dtypes.get(name) or _common(name, found) for name in names})
+    def look(self, piece: Piece) -> pl.Schema | None:
+        """The fields that any row of the file has, in the order they are met; their types over every row."""
+        if _files.is_empty(piece):
+            return None
+        schema = self._frame(piece, None).collect_schema()
+        self._require_exact(piece, schema)
+        return schema
 
-    def rows(self, file: Path, schema: pl.Schema, ask: Pushdown) -> Iterator[pl.DataFrame]:
+    def agreed(self, looks: Mapping[str, pl.Schema | None], known: pl.Schema | None) -> pl.Schema:
+        """The fields that any file has, and those that files had before; types that hold all their values."""
+        told = {name: schema for name, schema in looks.items() if schema is not None}
+        if known is not None:
+            told = {"the files read before": known, **told}
+        names = dict.fromkeys(name for schema in [*told.values(), self.dtypes] for name in schema)
+        if not names:
+            raise SourceMissingError(
+                f"{next(iter(looks))!r} has no rows, so no column is known. Declare them in 'dtypes'."
+            )
+        return pl.Schema({name: self.dtypes.get(name) or _common(name, told) for name in names})
+
+    def rows(self, piece: Piece, schema: pl.Schema, ask: Pushdown, skip: int = 0) -> Iterator[Read]:
         """Stream the rows; declared columns are read as texts, and typed batch by batch."""
-        if _files.is_empty(file):
+        if _files.is_empty(piece):
             return
         as_read = pl.Schema({name: pl.String() if name in self.dtypes else dtype for name, dtype in schema.items()})
-        frame = self._frame(file, as_read).select(list(ask.columns or schema))
-        rows = 0
-        for batch in _files.streamed(frame if ask.limit is None else frame.head(ask.limit)):
-            try:
-                yield _texts.typed(batch, schema)
-            except _texts.Unfit as unfit:
-                raise self._unfit(file, unfit, rows) from unfit
-            rows += batch.height
+        names = list(ask.columns if ask.columns is not None else schema)
+        for batch in _files.streamed(self._frame(piece, as_read).select(names).slice(skip)):
+            rows, unfit = _texts.typed(batch, schema)
+            texts = tuple(json.dumps(batch.row(one.row, named=True), ensure_ascii=False, default=str) for one in unfit)
+            yield Read(rows, unfit, texts)
 
-    def require_whole(self, file: Path) -> None:
+    def has_records(self, piece: Piece) -> bool:
+        """Whether every line is an object."""
+        if self.lines is not None:
+            return self.lines
+        with readable(piece.name), _files.opened(piece.file) as stream:
+            first = next((line for line in stream if line.strip()), b"")
+        return first.lstrip().startswith(b"{") and first.rstrip().endswith(b"}")
+
+    def records(self, piece: Piece) -> Iterator[Record]:
+        """Every line that is not blank."""
+        with readable(piece.name), _files.opened(piece.file) as stream:
+            for number, line in enumerate(stream, start=1):
+                if line.strip():
+                    yield Record(number, line, _problem(line))
+
+    def require_whole(self, piece: Piece) -> None:
         """Read every record, slowly, for the one that is wrong."""
         shapes: dict[str, str] = {}
-        for place, record in self._records(file):
+        for place, record in self._objects(piece):
             for name, value in record.items():
                 shape = _SHAPES.get(type(value), "a plain value")
                 if value is not None and shapes.setdefault(name, shape) != shape:
                     raise SourceTypeError(f"{place}: {name!r} is {shape} here and {shapes[name]} before.")
 
-    def _frame(self, file: Path, schema: pl.Schema | None) -> pl.LazyFrame:
-        if self._has_lines(file):
+    def _frame(self, piece: Piece, schema: pl.Schema | None) -> pl.LazyFrame:
+        if self.has_records(piece):
             # Polars takes every name for a glob.
-            return pl.scan_ndjson(glob.escape(str(file)), schema=schema, infer_schema_length=None)
-        with _files.opened(file) as stream:
+            return pl.scan_ndjson(glob.escape(piece.path), schema=schema, infer_schema_length=None)
+        with _files.opened(piece.file) as stream:
             return pl.read_json(stream.read(), schema=schema, infer_schema_length=None).lazy()
 
-    def _has_lines(self, file: Path) -> bool:
-        if self.lines is not None:
-            return self.lines
-        with _files.readable(file), _files.opened(file) as stream:
-            first = next((line for line in stream if line.strip()), b"")
-        return first.lstrip().startswith(b"{") and first.rstrip().endswith(b"}")
-
-    def _require_exact(self, found: Mapping[Path, pl.Schema]) -> None:
+    def _require_exact(self, piece: Piece, schema: pl.Schema) -> None:
         """Refuse numbers as decimals where a double does not keep all their digits."""
-        for file, schema in found.items():
-            for name in self.dtypes:
-                if not isinstance(self.dtypes[name], pl.Decimal) or schema.get(name) != pl.Float64():
-                    continue
-                number = pl.col(name)
-                beyond = (number.round_sig_figs(_EXACT_DIGITS) != number).any()
-                if self._frame(file, schema).select(beyond).collect(engine="streaming").item():
-                    raise SourceTypeError(
-                        f"{str(file)!r}: column {name!r} has numbers with more than {_EXACT_DIGITS} digits, which JSON "
-                        "readers do not keep. Write them as texts, or declare float."
-                    )
+        decimals = [name for name, dtype in self.dtypes.items() if isinstance(dtype, pl.Decimal)]
+        doubles = [name for name in decimals if schema.get(name) == pl.Float64()]
+        if not doubles:
+            return
+        beyond = pl.col(doubles).round_sig_figs(_EXACT_DIGITS) != pl.col(doubles)
+        found = self._frame(piece, schema).select(beyond.any()).collect(engine="streaming").row(0, named=True)
+        for name in doubles:
+            if found[name]:
+                raise SourceTypeError(
+                    f"{piece.name!r}: column {name!r} has numbers with more than {_EXACT_DIGITS} digits, which JSON "
+                    "readers do not keep. Write them as texts, or declare float."
+                )
 
-    def _records(self, file: Path) -> Iterator[Record]:
+    def _objects(self, piece: Piece) -> Iterator[tuple[str, dict[str, Any]]]:
         """Every record, with its place in words."""
-        with _files.readable(file), _files.opened(file) as stream:
-            if self._has_lines(file):
-                for number, line in enumerate(stream, start=1):
-                    if line.strip():
-                        place = f"{str(file)!r} line {number}"
-                        yield place, _object(_parsed(line.strip(), str(file), number), place)
-                return
-            whole = _parsed(stream.read(), str(file), 1)
-            for number, value in enumerate(whole if isinstance(whole, list) else [whole], start=1):
-                place = f"{str(file)!r} record {number}"
-                yield place, _object(value, place)
+        if self.has_records(piece):
+            for record in self.records(piece):
+                place = f"{piece.name!r} line {record.line}"
+                if record.problem is not None:
+                    raise ExtractError(f"{place}: {record.problem}.")
+                yield place, _parsed(record.raw)
+            return
+        with readable(piece.name), _files.opened(piece.file) as stream:
+            whole = stream.read()
+        values = _document(whole, piece.name)
+        for number, value in enumerate(values if isinstance(values, list) else [values], start=1):
+            place = f"{piece.name!r} record {number}"
+            if not isinstance(value, dict):
+                shown = json.dumps(value)[:60]
+                raise ExtractError(f"{place}: every record must be an object, and {shown} is not one.")
+            yield place, value
 
-    def _unfit(self, file: Path, unfit: _texts.Unfit, rows_before: int) -> ExtractError:
-        place, _record = next(islice(self._records(file), rows_before + unfit.row, None), (repr(str(file)), {}))
-        return SourceTypeError(f"{place}: column {unfit.column!r}: {unfit}. Declare another type in 'dtypes'.")
 
-
-def _common(name: str, schemas: Mapping[Path, pl.Schema]) -> pl.DataType:
+def _common(name: str, schemas: Mapping[str, pl.Schema]) -> pl.DataType:
     """The type of a field in all files; nested ones are merged, a number and a text are not."""
     first, common = next((file, schema[name]) for file, schema in schemas.items() if name in schema)
     for file, schema in schemas.items():
@@ -127,7 +147,7 @@ def _common(name: str, schemas: Mapping[Path, pl.Schema]) -> pl.DataType:
             common = pl.concat(frames, how="vertical_relaxed").schema[name]
         elif dtype != common:
             raise SourceTypeError(
-                f"{name!r} is {common} in {str(first)!r} and {dtype} in {str(file)!r}. Declare its type in 'dtypes'."
+                f"{name!r} is {common} in {first!r} and {dtype} in {file!r}. Declare its type in 'dtypes'."
             )
     return _without_null(common)
 
@@ -145,22 +165,39 @@ def _without_null(dtype: pl.DataType) -> pl.DataType:
     return pl.String() if dtype == pl.Null() else dtype
 
 
-def _parsed(text: bytes, file: str, line: int) -> Any:
+def _problem(line: bytes) -> str | None:
+    """Why a line is no object; None where it is one."""
     try:
-        return json.loads(text.decode(), parse_constant=_no_constant, parse_int=_int, parse_float=_float)
-    except UnicodeDecodeError as error:
-        raise ExtractError(f"{file!r} line {line}: the text is not UTF-8. Write it as UTF-8.") from error
+        return None if isinstance(_parsed(line), dict) else "this is no JSON object"
+    except UnicodeDecodeError:
+        return "the text is not UTF-8"
     except json.JSONDecodeError as error:
-        raise ExtractError(
-            f"{file!r} line {line + error.lineno - 1}: this is not JSON: {error.msg} at character {error.colno}."
-        ) from error
+        return f"this is not JSON: {error.msg} at character {error.colno}"
     except ValueError as error:
-        raise ExtractError(f"{file!r} line {line}: this cannot be read: {error}.") from error
+        return str(error)
+    except RecursionError:
+        return "this is nested too deep"
+
+
+def _document(text: bytes, name: str) -> Any:
+    try:
+        return _parsed(text)
+    except UnicodeDecodeError as error:
+        raise ExtractError(f"{name!r}: the text is not UTF-8. Write it as UTF-8.") from error
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}: this is not JSON: {error.msg} at character {error.colno}"
+        raise ExtractError(f"{name!r} {where}.") from error
+    except (ValueError, RecursionError) as error:
+        raise ExtractError(f"{name!r}: this cannot be read: {error}.") from error
+
+
+def _parsed(text: bytes) -> Any:
+    return json.loads(text.decode(), parse_constant=_no_constant, parse_int=_int, parse_float=_float)
 
 
 def _int(text: str) -> int:
-    if len(text) > _LONGEST_INT:
-        raise ValueError(f"the number '{text[:_LONGEST_INT]}...' is too large")
+    if len(text) > _LONGEST_INT or not -_LARGEST_INT <= int(text) < _LARGEST_INT:
+        raise ValueError(f"the number '{text[:_SHOWN_CHARACTERS]}...' is too large")
     return int(text)
 
 
@@ -172,9 +209,3 @@ def _float(text: str) -> float:
 
 def _no_constant(word: str) -> NoReturn:
     raise ValueError(f"{word!r} is not a number")
-
-
-def _object(value: Any, place: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ExtractError(f"{place}: every record must be an object, and {json.dumps(value)[:60]} is not one.")
-    return value

@@ -65,14 +65,11 @@ class Lines:
         rows = 0
         with self._mapped():
             for batch in _files.streamed(frame if limit is None else frame.head(limit)):
-                try:
-                    yield _texts.typed(batch, schema)
-                except _texts.Unfit as unfit:
-                    raise self._side.error(
-                        "type",
-                        f"{self._place(rows + unfit.row + 1)}: column {unfit.column!r}: {unfit}. Declare another type "
-                        "in 'dtypes'.",
-                    ) from unfit
+                fitting, unfit = _texts.typed(batch, schema)
+                if unfit:
+                    place = self._place(rows + unfit[0].row + 1)
+                    raise self._side.error("type", f"{place}: {unfit[0]}. Declare another type in 'dtypes'.")
+                yield fitting
                 rows += batch.height
 
     def _frame(self, schema: pl.Schema | None) -> pl.LazyFrame:

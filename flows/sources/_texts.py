@@ -2,28 +2,35 @@
 
 Polars' own reader guesses whether 01/02 is January or February, cuts decimals off and takes '007' for
 a number. Here a type is inferred only if every text of the column is written as that type is, and
-conversion stops at the first text that is not.
+a text that is not a value of its column's type is never made one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
-from transforms._casts import cast
-from transforms._errors import FormulaError
-from transforms._types import TIMESTAMP, TIMESTAMPTZ, kind
-from transforms._values import Value
+from transforms._types import BOOLEAN_WORDS, TIMESTAMP, TIMESTAMPTZ, kind
 
 _SAMPLED_ROWS = 1_000
 _MOMENT = r"^\d{4}-\d\d-\d\d[ T](?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,6})?"
 _FINER_THAN_MICROSECONDS = r"\.\d{6}\d*[1-9]"
+_LONGEST_MOMENT = 26  # 2024-01-01T10:00:00.123456: a longer one may be finer
+_BLANKS = " \t\n\r\f\v"
+_SHOWN_CHARACTERS = 60
+_READABLE = {"boolean", "integer", "real", "numeric", "text", "date", "time", "timestamp", "timestamptz"}
+_NUMBERS = {"integer", "real", "numeric"}
+Reader = Callable[[pl.Expr], pl.Expr]
 
 
-def _parsed(form: str) -> Callable[[pl.Expr], pl.Expr]:
-    return lambda text: text.str.replace("T", " ", literal=True).str.to_datetime(form, time_unit="us", strict=False)
+def _parsed(form: str) -> Reader:
+    return lambda text: text.str.to_datetime(form, time_unit="us", strict=False)
+
+
+def _plain_moment(form: str) -> Reader:
+    return lambda text: _parsed(form)(text.str.replace("T", " ", literal=True))
 
 
 def _as_date(text: pl.Expr) -> pl.Expr:
@@ -36,7 +43,7 @@ class _Form:
 
     dtype: pl.DataType
     pattern: str
-    read: Callable[[pl.Expr], pl.Expr] | None = None
+    read: Reader | None = None
 
     def fits(self, text: pl.Expr) -> pl.Expr:
         written = text.str.contains(self.pattern)
@@ -50,61 +57,77 @@ _FORMS = (
     _Form(pl.Int64(), r"^-?(?:0|[1-9]\d{0,17})$"),
     _Form(pl.Float64(), r"^-?(?:0|[1-9]\d{0,14})(?:(?:\.\d+)?|\.\d+[eE][+-]?\d{1,3}|[eE][+-]\d{1,3})$"),
     _Form(pl.Date(), r"^\d{4}-\d\d-\d\d$", _as_date),
-    _Form(TIMESTAMP, _MOMENT + "$", _parsed("%Y-%m-%d %H:%M:%S%.f")),
-    _Form(TIMESTAMPTZ, _MOMENT + r"(?:Z|[+-]\d\d(?::?\d\d)?)$", _parsed("%Y-%m-%d %H:%M:%S%.f%#z")),
+    _Form(TIMESTAMP, _MOMENT + "$", _plain_moment("%Y-%m-%d %H:%M:%S%.f")),
+    _Form(TIMESTAMPTZ, _MOMENT + r"(?:Z|[+-]\d\d(?::?\d\d)?)$", _plain_moment("%Y-%m-%d %H:%M:%S%.f%#z")),
 )
+_ANY = tuple(range(len(_FORMS)))
 
 
-def inferred(frames: Sequence[pl.LazyFrame], names: Sequence[str]) -> dict[str, pl.DataType]:
-    """The type that all texts of each column have, over every row of every frame; text where there is none.
-
-    Boolean, Int64, Float64, Date and timestamps in ISO 8601 are known; a column of nulls is text.
-    """
-    if not frames or not names:
-        return {name: pl.String() for name in names}
-    sample = frames[0].head(_SAMPLED_ROWS)
-    left = _still_fitting([sample], {name: range(len(_FORMS)) for name in names})
-    left = _still_fitting(frames, left)
-    filled = _filled(frames, [name for name, forms in left.items() if len(forms) == len(_FORMS)])
-    return {
-        name: _FORMS[left[name][0]].dtype if left[name] and filled.get(name, True) else pl.String() for name in names
-    }
-
-
-def _still_fitting(frames: Sequence[pl.LazyFrame], candidates: Mapping[str, Sequence[int]]) -> dict[str, Sequence[int]]:
-    left = dict(candidates)
-    for frame in frames:
-        tests = [
-            _FORMS[form].fits(pl.col(name)).all().alias(f"{form} {name}")
-            for name, forms in left.items()
-            for form in forms
-        ]
-        if not tests:
-            break
-        held = frame.select(tests).collect(engine="streaming").row(0, named=True)
-        left = {name: [form for form in forms if held[f"{form} {name}"]] for name, forms in left.items()}
-    return left
-
-
-def _filled(frames: Sequence[pl.LazyFrame], names: Sequence[str]) -> dict[str, bool]:
-    """Whether columns that fit every form hold any text at all."""
-    if not names:
-        return {}
-    counts = [frame.select(pl.col(names).count()).collect(engine="streaming").row(0) for frame in frames]
-    return {name: any(count[index] for count in counts) for index, name in enumerate(names)}
-
-
-class Unfit(Exception):  # noqa: N818 - a verdict, turned into a SourceTypeError that knows the line
-    """A text is not a value of its column's type.
+@dataclass(frozen=True)
+class Fits:
+    """What the texts of one column of one file can be.
 
     Attributes:
-        column, text, dtype: which text of which column does not fit what.
-        row: its place in the batch, from 0.
+        forms: those that all of them fit.
+        filled: whether there is any.
     """
 
-    def __init__(self, column: str, row: int, text: str, dtype: pl.DataType) -> None:
-        self.column, self.row, self.text, self.dtype = column, row, text, dtype
-        super().__init__(f"{text!r} is not {dtype}")
+    forms: tuple[int, ...]
+    filled: bool
+
+
+def fits(frame: pl.LazyFrame, names: Sequence[str], *, decimal_comma: bool = False) -> dict[str, Fits]:
+    """What the columns of a frame can be, over every row of it."""
+    found = dict.fromkeys(names, Fits(_ANY, filled=False))
+    for part in (frame.head(_SAMPLED_ROWS), frame):
+        tests = [pl.col(name).count().alias(f"filled {name}") for name in names]
+        tests += [
+            _FORMS[form]
+            .fits(_with_point(pl.col(name), _FORMS[form].dtype, decimal_comma))
+            .all()
+            .alias(f"{form} {name}")
+            for name, fit in found.items()
+            for form in fit.forms
+        ]
+        held = part.select(tests).collect(engine="streaming").row(0, named=True) if tests else {}
+        found = {
+            name: Fits(tuple(form for form in fit.forms if held[f"{form} {name}"]), held[f"filled {name}"] > 0)
+            for name, fit in found.items()
+        }
+    return found
+
+
+def inferred(looks: Iterable[Mapping[str, Fits]], name: str, known: pl.DataType | None = None) -> pl.DataType:
+    """The type that all texts of a column have, in every file; text where there is none.
+
+    Boolean, Int64, Float64, Date and timestamps in ISO 8601 are found. The type it had in files that were
+    read before is kept where the new texts are of it too.
+    """
+    columns = [look[name] for look in looks if name in look]
+    forms = [form for form in _ANY if all(form in column.forms for column in columns)]
+    filled = any(column.filled for column in columns)
+    if known is not None and (known == pl.String() or not filled or known in [_FORMS[form].dtype for form in forms]):
+        return known
+    return _FORMS[forms[0]].dtype if forms and filled else pl.String()
+
+
+@dataclass(frozen=True)
+class Unfit:
+    """A text that is not a value of its column's type.
+
+    Attributes:
+        row: its place in the batch, from 0.
+        column, text, dtype: which text of which column does not fit what.
+    """
+
+    row: int
+    column: str
+    text: str
+    dtype: pl.DataType
+
+    def __str__(self) -> str:
+        shown = self.text if len(self.text) <= _SHOWN_CHARACTERS else f"{self.text[:_SHOWN_CHARACTERS]}..."
+        return f"column {self.column!r}: {shown!r} is not {self.dtype}"
 
 
 def require_readable(dtype: pl.DataType) -> None:
@@ -113,54 +136,82 @@ def require_readable(dtype: pl.DataType) -> None:
     Raises:
         ValueError: they cannot.
     """
-    try:
-        cast(Value(pl.col("text"), pl.String(), sql="text"), dtype)
-    except FormulaError:
-        raise ValueError(f"a text cannot be read as {dtype}. Read it as text, and calculate it in a step.") from None
+    if kind(dtype) not in _READABLE or isinstance(dtype, pl.Categorical | pl.Enum):
+        raise ValueError(f"a text cannot be read as {dtype}. Read it as text, and calculate it in a step.")
 
 
-def typed(batch: pl.DataFrame, dtypes: Mapping[str, pl.DataType]) -> pl.DataFrame:
-    """The batch with its texts as values of `dtypes`, exactly; columns of other types stay as they are.
+def typed(
+    batch: pl.DataFrame, dtypes: Mapping[str, pl.DataType], *, decimal_comma: bool = False
+) -> tuple[pl.DataFrame, tuple[Unfit, ...]]:
+    """The batch with its texts as values of `dtypes`, exactly, without the rows of which one does not fit.
 
-    Raises:
-        Unfit: a text is not such a value.
+    Columns of other types stay as they are. Of an unfit row the first such text is told.
     """
-    columns = []
-    for column in batch.iter_columns():
-        dtype = dtypes[column.name]
-        if column.dtype != pl.String() or dtype == pl.String():
-            columns.append(column)
-            continue
-        try:
-            columns.append(_converted(column, dtype))
-        except pl.exceptions.PolarsError:
-            row = _first_unfit(column, dtype)
-            raise Unfit(column.name, row, column[row], dtype) from None
-    return pl.DataFrame(columns)
+    texts = {name: dtypes[name] for name, dtype in batch.schema.items() if dtype == pl.String() != dtypes[name]}
+    point = {name: _with_point(pl.col(name), dtype, decimal_comma) for name, dtype in texts.items()}
+    quick = batch.with_columns(_quick(point[name], dtype).alias(name) for name, dtype in texts.items())
+    slow = [name for name, dtype in texts.items() if _lost(batch, quick, name) or _may_be_beyond(batch[name], dtype)]
+    if not slow:
+        return quick, ()
+    result = quick.with_columns(batch.select(_lenient(point[name], texts[name]).alias(name) for name in slow))
+    unfit: dict[int, Unfit] = {}
+    for name in slow:
+        if _lost(batch, result, name):
+            lost = (result[name].is_null() & batch[name].is_not_null()).arg_true().to_list()
+            unfit |= {row: Unfit(row, name, batch[name][row], texts[name]) for row in lost if row not in unfit}
+    if not unfit:
+        return result, ()
+    keep = pl.int_range(batch.height, eager=True).is_in(list(unfit)).not_()
+    return result.filter(keep), tuple(unfit[row] for row in sorted(unfit))
 
 
-def _first_unfit(column: pl.Series, dtype: pl.DataType) -> int:
-    fitting, unfit = 0, column.len()
-    while unfit - fitting > 1:
-        middle = (fitting + unfit) // 2
-        try:
-            _converted(column[fitting:middle], dtype)
-            fitting = middle
-        except pl.exceptions.PolarsError:
-            unfit = middle
-    return fitting
+def _lost(texts: pl.DataFrame, values: pl.DataFrame, name: str) -> bool:
+    return values[name].null_count() != texts[name].null_count()
 
 
-def _converted(column: pl.Series, dtype: pl.DataType) -> pl.Series:
-    expr = pl.col(column.name)
-    if (beyond := _beyond(dtype)) is not None and column.str.contains(beyond).any():
-        raise pl.exceptions.ComputeError("more digits than the type keeps")
-    if kind(dtype) in {"timestamp", "timestamptz"} and (quick := _one_form(column, dtype)) is not None:
-        return quick
-    if isinstance(dtype, pl.Decimal):  # no digit can be lost any more, and a step's cast would keep fewer of them
-        return column.str.strip_chars().cast(dtype, strict=True)
-    value = cast(Value(expr, pl.String(), sql=column.name), dtype).expr
-    return column.to_frame().select(value.alias(column.name)).to_series()
+def _with_point(text: pl.Expr, dtype: pl.DataType, decimal_comma: bool) -> pl.Expr:
+    """A number with the comma as a point; a point would be a thousands separator, and is none of ours."""
+    if not decimal_comma or kind(dtype) not in _NUMBERS:
+        return text
+    return text.str.replace_many([".", ","], ["?", "."])
+
+
+def _quick(text: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Values of texts written as most files write them; null for the others."""
+    match kind(dtype):
+        case "date":
+            return _as_date(text)
+        case "timestamp":
+            return pl.coalesce(_parsed(f"%Y-%m-%d{between}%H:%M:%S%.f")(text) for between in ("T", " "))
+        case "integer" | "real":
+            return text.cast(dtype, strict=False)
+    return _lenient(text, dtype)
+
+
+def _lenient(text: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Values of texts, as PostgreSQL's casts read them; null for what is none."""
+    plain = text.str.strip_chars(_BLANKS)
+    match kind(dtype):
+        case "boolean":
+            value = plain.str.to_lowercase().replace_strict(BOOLEAN_WORDS, default=None, return_dtype=pl.Boolean)
+        case "date":
+            value = _as_date(plain)
+        case "time":
+            value = plain.str.to_time("%H:%M:%S%.f", strict=False)
+        case "timestamp" | "timestamptz":
+            value = _moment(plain.str.replace("T", " ", literal=True), zoned=kind(dtype) == "timestamptz")
+        case _:
+            value = plain.cast(dtype, strict=False)
+    beyond = _beyond(dtype)
+    return value if beyond is None else pl.when(text.str.contains(beyond).not_()).then(value)
+
+
+def _moment(plain: pl.Expr, *, zoned: bool) -> pl.Expr:
+    found = [_parsed(form)(plain) for form in ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")]
+    if zoned:
+        with_zone = _parsed("%Y-%m-%d %H:%M:%S%.f%#z")(plain)
+        found = [with_zone, *(naive.dt.replace_time_zone("UTC") for naive in found)]
+    return pl.coalesce(found)
 
 
 def _beyond(dtype: pl.DataType) -> str | None:
@@ -170,10 +221,9 @@ def _beyond(dtype: pl.DataType) -> str | None:
     return _FINER_THAN_MICROSECONDS if isinstance(dtype, pl.Datetime) else None
 
 
-def _one_form(column: pl.Series, dtype: pl.DataType) -> pl.Series | None:
-    """Timestamps that are all written alike, several times quicker; None where they are not."""
-    form = _FORMS[-1] if kind(dtype) == "timestamptz" else _FORMS[-2]
-    read = form.read
-    assert read is not None  # noqa: S101 - the forms of timestamps have a reader
-    found = column.to_frame().select(read(pl.col(column.name))).to_series()
-    return found if found.null_count() == column.null_count() else None
+def _may_be_beyond(texts: pl.Series, dtype: pl.DataType) -> bool:
+    """Whether a quick reading may have cut digits off."""
+    if kind(dtype) != "timestamp":
+        return False
+    longest = texts.str.len_bytes().max()
+    return isinstance(longest, int) and longest > _LONGEST_MOMENT

@@ -180,14 +180,19 @@ class InFile(Place):
             case "parquet":
                 frame.write_parquet(self.path)
                 return {"path": str(self.path)}
+            case "ipc":
+                frame.write_ipc(self.path, compression="lz4")
+                return {"path": str(self.path)}
         return {"path": str(self.path), "dtypes": dtypes}
 
     def breaking(self) -> dict[str, Any]:
         keys = self.holding(pl.DataFrame({"id": ["1", "x"] * 5000}))
-        if self.suffix != "parquet":
-            return keys | {"dtypes": {"id": "bigint"}}
+        if self.suffix in {"csv", "ndjson", "json"}:
+            return keys | {"dtypes": {"id": "bigint"}, "on_malformed": "fail"}
         data = bytearray(self.path.read_bytes())
-        data[4:60] = b"\xff" * 56  # the first page; what the columns are stands at the end
+        # The first page of rows; what the columns are stands elsewhere.
+        start = 4 if self.suffix == "parquet" else data.find(b"\xff\xff\xff\xff", 16) + 8
+        data[start : start + 56] = b"\xff" * 56
         self.path.write_bytes(data)
         return keys
 
@@ -231,7 +236,7 @@ PLACES = [
     "file csv",
     "file ndjson",
     "file json",
-    "file parquet",
+    "file parquet", "file ipc",
 ]
 
 

@@ -169,13 +169,13 @@ def test_a_declared_type_is_read_exactly(text, declared, value):
 )  # fmt: skip
 def test_a_value_that_is_not_of_the_declared_type_stops_the_read_at_its_line(text, declared, said):
     write({"a.csv": f'y,x\n"two\nlines",\n1,\n2,{text}\n3,\n'})
-    extract = scan("a.csv", dtypes={"x": declared})
+    extract = scan("a.csv", dtypes={"x": declared}, on_malformed="fail")
 
     with pytest.raises(SourceTypeError) as caught:
         list(extract.read(Pushdown()))
 
     assert str(caught.value) == (
-        f"source 'orders': 'a.csv' line 5: column 'x': {said}. Declare another type in 'dtypes', or list it in 'null_values'."
+        f"source 'orders': 'a.csv' line 5: column 'x': {said}. Mend the record, or let it go to quarantine with on_malformed: quarantine."
     )
 
 
@@ -236,6 +236,36 @@ def test_what_polars_writes_is_read_back_with_the_types_declared(rows):
         ("a\n1\n\n3\n", {}, [(1,), (None,), (3,)]),
         ("\n\na,b\n1,x\n", {}, [(1, "x")]),
         ('a,b\n"1\n",\n2,\n', {}, [("1\n", None), ("2", None)]),
+        ("a,b\n1,2\n\n3,4\n\n", {}, [(1, 2), (3, 4)]),
+        ('a,b\n1,5" disk\n2,"x"\n', {}, [(1, '5" disk'), (2, "x")]),
+        ('a,b\n1,"say "hi" now"\n', {}, [(1, "say hi now")]),
+        (
+            'a,b\n1,"say \\"hi\\", now"\n2,x\\,y\n3,\n4,"\\\\"\n',
+            {"escape_char": "\\"},
+            [(1, 'say "hi", now'), (2, "x,y"), (3, None), (4, "\\")],
+        ),
+        ('a,b\n1,"x\\\ny"\n2,z\n', {"escape_char": "\\"}, [(1, "x\ny"), (2, "z")]),
+        ("a|b~1|x~2|y~", {"delimiter": "|", "eol_char": "~"}, [(1, "x"), (2, "y")]),
+        ("a,b\r1,x\r2,y\r", {"eol_char": "\r"}, [(1, "x"), (2, "y")]),
+        ("made by 'x\n\n1\na,b\n1,x\n", {"skip_rows": 3}, [(1, "x")]),
+        ("a,b\nkg,m\n1,2\n", {"skip_rows_after_header": 1}, [(1, 2)]),
+        ("#x\na,b\n#1,x\n2,y\n# end\n", {"comment_prefix": "#"}, [(2, "y")]),
+        ("a;b\n1,5;-0,25\n2;3\n", {"delimiter": ";", "decimal_comma": True}, [(1.5, -0.25), (2.0, 3.0)]),
+        (
+            "a;b\n1,50;x\n",
+            {"delimiter": ";", "decimal_comma": True, "dtypes": {"a": "numeric(9, 2)"}},
+            [(Decimal("1.50"), "x")],
+        ),
+        ("a;b\n1.5;1\n", {"delimiter": ";", "decimal_comma": True}, [("1.5", 1)]),
+        ("a,b\n1\n2,3,4\n5,6\n", {"ragged_rows": "fit"}, [(1, None), (2, 3), (5, 6)]),
+        ("a,b\n1\n5,6\n", {"ragged_rows": "pad"}, [(1, None), (5, 6)]),
+        ("a,b\n2,3,4\n5,6\n", {"ragged_rows": "truncate"}, [(2, 3), (5, 6)]),
+        ("1,x\n", {"has_header": False, "column_names": ["n", "t"]}, [(1, "x")]),
+        ("a,b\né,x\n".encode("latin-1"), {"encoding": "latin-1"}, [("é", "x")]),
+        ("a,b\n€,x\n".encode("cp1252"), {"encoding": "cp1252"}, [("€", "x")]),
+        ("a,b\n☃,x\n".encode("utf-16"), {"encoding": "utf-16"}, [("☃", "x")]),
+        ("a,b\n日本,x\n".encode("shift-jis"), {"encoding": "shift_jis"}, [("日本", "x")]),
+        ("\ufeffa,b\n1,x\n".encode("utf-16-le"), {"encoding": "utf-16-le"}, [(1, "x")]),
     ],
 )
 def test_a_dialect_of_csv(text, keys, rows):
@@ -527,37 +557,31 @@ ERRORS = {
         {"a.csv": 'x,y\n"1\n1",2\n3,4,5\n'},
         {"path": "a.csv"},
         ExtractError,
-        "'a.csv' line 4: 3 fields where the first line has 2. Fix the line, or quote the texts in it that hold ','.",
+        "'a.csv' line 4: 3 fields, 2 wanted. Mend the record, or let it go to quarantine with on_malformed: quarantine.",
     ),
     "row too short": (
         {"a.csv": "x;y;z\n1;2;\n3;4\n"},
         {"path": "a.csv", "delimiter": ";"},
         ExtractError,
-        "'a.csv' line 3: 2 fields where the first line has 3. Fix the line, or quote the texts in it that hold ';'.",
+        "'a.csv' line 3: 2 fields, 3 wanted. Mend the record, or let it go to quarantine with on_malformed: quarantine.",
     ),
     "row too short beside a text of two lines": (
         {"a.csv": 'x,y\n1,"a\n,b"\n3\n'},
         {"path": "a.csv"},
         ExtractError,
-        "'a.csv' line 4: 1 field where the first line has 2. Fix the line, or quote the texts in it that hold ','.",
-    ),
-    "empty line": (
-        {"a.csv": "x,y\n1,2\n\n3,4\n"},
-        {"path": "a.csv"},
-        ExtractError,
-        "'a.csv' line 3: an empty line where the first line has 2. Fix the line, or quote the texts in it that hold ','.",
+        "'a.csv' line 4: 1 field, 2 wanted. Mend the record, or let it go to quarantine with on_malformed: quarantine.",
     ),
     "open quote": (
         {"a.csv": 'x,y\n1,2\n3,"4\n5,6\n'},
         {"path": "a.csv"},
         ExtractError,
-        "'a.csv' line 3: the quotes or line ends are broken (unexpected end of data).",
+        "'a.csv' line 3: a quote is not closed. Mend the record, or let it go to quarantine with on_malformed: quarantine.",
     ),
     "quote inside": (
         {"a.csv": 'x,y\n1,"a"b\n'},
         {"path": "a.csv"},
         ExtractError,
-        "'a.csv' line 2: the quotes or line ends are broken (',' expected after '\"').",
+        "'a.csv' line 2: the quotes are broken. Mend the record, or let it go to quarantine with on_malformed: quarantine.",
     ),
     "same name twice": (
         {"a.csv": "x,x\n1,2\n"},
@@ -569,7 +593,7 @@ ERRORS = {
         {"a.csv": "x\na\né\n".encode("latin-1")},
         {"path": "a.csv"},
         ExtractError,
-        "'a.csv' line 3: the text is not UTF-8. Write it as UTF-8, or set encoding: utf8-lossy.",
+        "'a.csv' line 3: the text is not UTF-8. Mend the record, or let it go to quarantine with on_malformed: quarantine.",
     ),
     "cut off gzip": (
         {"a.csv.gz": gzip.compress(b"x\n1\n")[:-9]},
@@ -617,7 +641,7 @@ ERRORS = {
         {"a.ndjson": '{"x":1}\n\n{"x":}\n'},
         {"path": "a.ndjson"},
         ExtractError,
-        "'a.ndjson' line 3: this is not JSON: Expecting value at character 6.",
+        "'a.ndjson' line 3: this is not JSON: Expecting value at character 6. Mend the record, or let it go to quarantine with on_malformed: quarantine.",
     ),
     "not a json array": (
         {"a.json": '[{"x":1},\n {"x":2}'},
@@ -635,13 +659,13 @@ ERRORS = {
         {"a.ndjson": '{"x":1}\n{"x":1e999}\n'},
         {"path": "a.ndjson"},
         ExtractError,
-        "'a.ndjson' line 2: this cannot be read: the number '1e999' is too large.",
+        "'a.ndjson' line 2: the number '1e999' is too large. Mend the record, or let it go to quarantine with on_malformed: quarantine.",
     ),
     "json value of another type": (
         {"a.ndjson": '{"x":"1"}\n\n{"x":"one"}\n'},
         {"path": "a.ndjson", "dtypes": {"x": "int"}},
         SourceTypeError,
-        "'a.ndjson' line 3: column 'x': 'one' is not Int32. Declare another type in 'dtypes'.",
+        "'a.ndjson' line 3: column 'x': 'one' is not Int32. Mend the record, or let it go to quarantine with on_malformed: quarantine.",
     ),
     "json number that is not exact": (
         {"a.ndjson": '{"x":12345678901234567.25}\n'},
@@ -673,9 +697,10 @@ ERRORS = {
 @pytest.mark.parametrize(("files", "keys", "kind", "said"), ERRORS.values(), ids=ERRORS)
 def test_an_error_names_the_file_and_the_place(files, keys, kind, said, folder):
     write({n: cut(pl.DataFrame({"x": range(100)}), -30) if content is cut else content for n, content in files.items()})
+    broken = {} if keys["path"].__class__ is list or "parquet" in keys["path"] else {"on_malformed": "fail"}
 
     with pytest.raises(ExtractError) as caught:
-        read(**keys)
+        read(**broken | keys)
 
     assert str(caught.value).replace(str(folder), "<here>") == f"source 'orders': {said}"
     assert type(caught.value) is kind
@@ -721,12 +746,23 @@ def test_a_file_that_goes_away_between_scan_and_read():
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"path": "s3://bucket/a.csv"}, "files at 's3://' cannot be read in this version. Name files of this machine."),
-        ({"path": ["a.csv", "https://user:pw@host/a.csv"]}, "files at 'https://' cannot be read in this version. Name files of this machine."),
-        ({"path": "data/*"}, "the suffix of 'path' tells no single format. Set 'format': csv, ndjson, json, parquet."),
-        ({"path": ["a.csv", "a.json"]}, "the suffix of 'path' tells no single format. Set 'format': csv, ndjson, json, parquet."),
+        ({"path": ["a.csv", "https://user:pw@host/a.csv"]}, "a password stands in the URL. Put 'username' and 'password' into 'storage_options'."),
+        ({"path": "s3://bucket/a.csv", "storage_options": {"kye": "x"}}, "'kye' is not a storage option of 's3://'. Did you mean 'key'? Known: anon, aws_access_key_id, aws_endpoint_url, aws_region, aws_secret_access_key, aws_session_token, aws_skip_signature, endpoint_url, key, region, secret, token."),
+        ({"path": "a.csv", "storage_options": {"key": "x"}}, "'key' is not a storage option of 'file://'. It takes none."),
+        ({"path": "a.csv", "encoding": "klingon"}, "'klingon' is no encoding of texts. Known are utf8, utf8-lossy, latin-1, cp1252, ..."),
+        ({"path": "a.csv", "decimal_comma": True}, "with 'decimal_comma' the 'delimiter' cannot be ',' as well. Set it: ';'."),
+        ({"path": "a.csv", "escape_char": "\\", "quote_char": None}, "'escape_char' needs a 'quote_char'. Give one."),
+        ({"path": "a.csv", "escape_char": ","}, "'escape_char' is ',', which means something else already. Remove it."),
+        ({"path": "a.csv", "sheet": 2}, "'sheet' belongs to format excel, and this is csv. Remove it."),
+        ({"path": "a.parquet", "on_malformed": "fail"}, "'on_malformed' belongs to format csv, ndjson, json, excel, and this is parquet. Remove it."),
+        ({"path": "t", "format": "delta", "only_new": True}, "'only_new' is for files, and delta is a table. Remove it."),
+        ({"path": ["t", "u"], "format": "delta"}, "a table of format delta is one folder, of this machine or on S3."),
+        ({"path": "https://h/t", "format": "iceberg"}, "a table of format iceberg is one folder, of this machine or on S3."),
+        ({"path": "t", "format": "iceberg", "version": "2024-01-01T00:00:00"}, "'version' of an Iceberg table is the number of a snapshot."),
+        ({"path": "data/*"}, "the suffix of 'path' tells no single format. Set 'format': csv, ndjson, json, parquet, ipc, avro, excel, delta, iceberg."),
+        ({"path": ["a.csv", "a.json"]}, "the suffix of 'path' tells no single format. Set 'format': csv, ndjson, json, parquet, ipc, avro, excel, delta, iceberg."),
         ({"path": "a.json", "delimiter": ";"}, "'delimiter' belongs to format csv, and this is json. Remove it."),
-        ({"path": "a.parquet", "has_header": True}, "'has_header' belongs to format csv, and this is parquet. Remove it."),
+        ({"path": "a.parquet", "has_header": True}, "'has_header' belongs to format csv, excel, and this is parquet. Remove it."),
         ({"path": "a.pq", "dtypes": {"x": "int"}}, "a parquet file brings its types. Remove 'dtypes', and cast with a 'map' step."),
         ({"path": "a.csv", "dtypes": {"x": "bytea"}}, "a text cannot be read as Binary. Read it as text, and calculate it in a step."),
         ({"path": "a.csv", "delimiter": ";;"}, "';;' is not one ASCII character."),

@@ -1,0 +1,98 @@
+"""Sheets of Excel workbooks: read whole, cell by cell, by calamine."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from flows._errors import ExtractError, SourceMissingError
+from flows.sources import _files, _texts
+from flows.sources._base import Pushdown
+from flows.sources._brought import Piece
+from flows.sources._found import readable
+from transforms._words import did_you_mean
+
+
+@dataclass(frozen=True)
+class Excel(_files.Format):
+    """A sheet with a header in its first row.
+
+    Attributes:
+        dtypes: declared types; their cells are read as texts.
+        sheet: by name, or by number from 1.
+    """
+
+    dtypes: Mapping[str, pl.DataType] = field(default_factory=dict)
+    sheet: str | int = 1
+    has_header: bool = True
+
+    def look(self, piece: Piece) -> pl.Schema:
+        """Columns, and the types that all their cells have; a column with cells of several types is text."""
+        return self._read(piece, {}).schema
+
+    def agreed(self, looks: Mapping[str, pl.Schema], known: pl.Schema | None) -> pl.Schema:
+        """The columns of the first workbook; of an empty column the type it has elsewhere."""
+        _files.require_same_columns(looks)
+        told = [*looks.values()] if known is None else [known, *looks.values()]
+        names = list(next(iter(looks.values())))
+        _files.require_declared(self.dtypes, names)
+        types = {name: [schema[name] for schema in told if schema.get(name, pl.Null()) != pl.Null()] for name in names}
+        settled = {name: self.dtypes.get(name) or (types[name] or [pl.String()])[0] for name in names}
+        filled = {
+            file: pl.Schema(
+                {
+                    name: settled[name] if dtype == pl.Null() or name in self.dtypes else dtype
+                    for name, dtype in look.items()
+                }
+            )
+            for file, look in looks.items()
+        }
+        _files.require_same_types(filled)
+        return pl.Schema(settled)
+
+    def rows(self, piece: Piece, schema: pl.Schema, ask: Pushdown, skip: int = 0) -> Iterator[_files.Read]:
+        """The rows of the sheet, at once."""
+        texts: dict[str, pl.DataType] = {name: pl.String() for name in self.dtypes}
+        sheet = self._read(piece, texts).select(list(ask.columns if ask.columns is not None else schema)).slice(skip)
+        empty = [pl.col(name).cast(schema[name]) for name, dtype in sheet.schema.items() if dtype == pl.Null()]
+        sheet = sheet.with_columns(empty)
+        rows, unfit = _texts.typed(sheet, schema)
+        yield _files.Read(rows, unfit, tuple(sheet[one.row].write_ndjson().rstrip("\n") for one in unfit))
+
+    def _read(self, piece: Piece, overrides: Mapping[str, pl.DataType]) -> pl.DataFrame:
+        import fastexcel  # noqa: PLC0415 - only workbooks need it
+
+        with readable(piece.name):
+            data = piece.file.read_bytes()
+        with _mapped(piece):
+            book = fastexcel.read_excel(data)
+            if isinstance(self.sheet, str) and self.sheet not in book.sheet_names:
+                hint = did_you_mean(self.sheet, book.sheet_names, word="Present")
+                raise SourceMissingError(f"{piece.name!r} has no sheet {self.sheet!r}.{hint}")
+            if isinstance(self.sheet, int) and self.sheet > len(book.sheet_names):
+                raise SourceMissingError(f"{piece.name!r} has {len(book.sheet_names)} sheets, and none {self.sheet}.")
+            name = self.sheet if isinstance(self.sheet, str) else book.sheet_names[self.sheet - 1]
+            return pl.read_excel(
+                io.BytesIO(data),
+                sheet_name=name,
+                has_header=self.has_header,
+                schema_overrides=dict(overrides) or None,
+                infer_schema_length=None,
+                drop_empty_rows=True,
+                drop_empty_cols=False,
+                raise_if_empty=False,
+            )
+
+
+@contextmanager
+def _mapped(piece: Piece) -> Iterator[None]:
+    import fastexcel  # noqa: PLC0415 - as above
+
+    try:
+        yield
+    except fastexcel.FastExcelError as error:
+        raise ExtractError(f"{piece.name!r} is not an Excel workbook, or not a whole one.") from error

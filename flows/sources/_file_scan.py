@@ -1,0 +1,166 @@
+"""The files of one source in one run: what they tell about their columns, and the rows they give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import polars as pl
+
+from flows._errors import ExtractError
+from flows.sources import _files, _folders, _sieve
+from flows.sources._base import Batch, Malformed, Pushdown
+from flows.sources._brought import Brought, Piece
+from flows.sources._files import Format
+from flows.sources._folders import Constants
+from flows.sources._found import Found
+from flows.sources._seen import require_unchanged
+
+_ADVICE = "Mend the record, or let it go to quarantine with on_malformed: quarantine."
+_STOPPED = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
+
+
+@dataclass
+class FileScan:
+    """Files and how they are read.
+
+    Attributes:
+        name: the source's name, for messages.
+        files: in the order in which they are read.
+        brought: takes what cannot be read where it is.
+        constants: columns that a file has as a whole.
+        quarantines: whether a broken record goes to quarantine; it stops the run otherwise.
+        once: whether a file must not change while it is read, because it is never read again.
+        schema: of the files' own columns.
+    """
+
+    name: str
+    format: Format
+    files: Sequence[Found]
+    brought: Brought
+    constants: Constants
+    quarantines: bool
+    once: bool
+    batch_bytes: int
+    schema: pl.Schema = field(default_factory=pl.Schema)
+    _broken: set[str] = field(default_factory=set)
+
+    @property
+    def whole_schema(self) -> pl.Schema:
+        """Columns of the files, then those that a file has as a whole."""
+        return pl.Schema({**self.schema, **self.constants.schema})
+
+    def learn(self, known: pl.Schema | None, *, sample: bool) -> None:
+        """Look at the files, and agree on their columns; a sample is the first file.
+
+        Raises:
+            ExtractError: one cannot be read, or they do not agree.
+        """
+        looked_at = self.files if not sample or all(file.store.is_local for file in self.files) else self.files[:1]
+        looks = {file.name: self._look(file) for file in looked_at}
+        own = None if known is None else pl.Schema({n: t for n, t in known.items() if n not in self.constants.schema})
+        self.schema = self.format.agreed(looks, own)
+        for name in self.constants.schema:
+            self.schema.pop(name, None)  # the folder knows better, as everywhere
+
+    def _look(self, file: Found) -> object:
+        with self._piece(file) as piece, self.format.mapped(piece):
+            if not self._is_broken(file, piece):
+                try:
+                    return self.format.look(piece)
+                except _STOPPED:
+                    if not self.format.has_records(piece):
+                        raise
+                    self._require_none(piece)
+                    self._broken.add(file.name)
+            with _sieve.sifted(self.format, piece, self.brought) as sifted:
+                return self.format.look(sifted.piece)
+
+    def read(self, ask: Pushdown) -> Iterator[Batch]:
+        """Stream the rows, one file after the other, in batches of about ``batch_bytes``."""
+        yield from _files.resized(self._rows(ask), self.batch_bytes)
+
+    def _rows(self, ask: Pushdown) -> Iterator[Batch]:
+        names = ask.columns or tuple(self.whole_schema)
+        of_files, of_rows = _folders.parted(ask, tuple(self.constants.schema))
+        own = tuple(name for name in names if name in self.schema) or tuple(self.schema)[:1]
+        left = ask.limit
+        for file in self.files:
+            if left == 0:
+                return
+            if not self.constants.may_want(file, of_files):
+                continue
+            inner = Pushdown(own, of_rows if self.format.pushes_predicates else None, left)
+            for batch in self._of(file, inner):
+                if isinstance(batch, Malformed):
+                    yield self._malformed(batch)
+                    continue
+                rows = batch if left is None else batch.head(left)
+                left = None if left is None else left - rows.height
+                yield self.constants.added(file, rows, names)
+                if left == 0:
+                    break
+            if self.once and ask.limit is None:
+                with labelled(self.name):
+                    require_unchanged(file)
+
+    def _malformed(self, batch: Malformed) -> Malformed:
+        if self.quarantines:
+            return batch
+        with labelled(self.name):
+            raise _sieve.refused(batch, _ADVICE)
+
+    def _of(self, file: Found, ask: Pushdown) -> Iterator[Batch]:
+        """The rows of one file's own columns; from where Polars stops at a broken record, of what is left of it."""
+        with labelled(self.name), self._piece(file) as piece, self.format.mapped(piece):
+            placed = _sieve.Placed(self.format, piece)
+            if not self._is_broken(file, piece):
+                try:
+                    yield from placed.merged(self.format.rows(piece, self.schema, ask), iter(()))
+                except _STOPPED:
+                    if not self.format.has_records(piece):
+                        raise
+                    self._broken.add(file.name)
+                else:
+                    return
+            with _sieve.sifted(self.format, piece, self.brought) as sifted:
+                sifted.require_from(placed.done)
+                rows = self.format.rows(sifted.piece, self.schema, ask, placed.done)
+                yield from placed.merged(rows, iter(sifted))
+
+    def _is_broken(self, file: Found, piece: Piece) -> bool:
+        return file.name in self._broken or self.format.is_broken(piece)
+
+    def _require_none(self, piece: Piece) -> None:
+        """Where no record may be broken, say which one is the first."""
+        if self.quarantines:
+            return
+        for record in self.format.records(piece):
+            if record.problem is not None:
+                raise _sieve.refused(_sieve.malformed(piece, record), _ADVICE)
+
+    @contextmanager
+    def _piece(self, file: Found) -> Iterator[Piece]:
+        store = file.store
+        in_place = self.format.is_table or store.scheme in self.format.read_in_place
+        if in_place and file.member is None and not self.format.rewrites:
+            yield Piece(file.path if store.is_local else f"s3://{file.path}", file.name, store.object_store())
+            return
+        with self.brought.here(file) as piece:
+            if not self.format.rewrites:
+                yield piece
+                return
+            with self.brought.made(f"{file.name} rewritten", lambda to: self.format.rewrite(piece, to)) as path:
+                yield replace(piece, path=str(path))
+
+
+@contextmanager
+def labelled(name: str) -> Iterator[None]:
+    """Say in an error which source it is about."""
+    try:
+        yield
+    except ExtractError as error:
+        if error.source is not None:
+            raise
+        raise type(error)(f"source {name!r}: {error.message}", source=name) from error.__cause__
