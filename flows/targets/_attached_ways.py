@@ -175,6 +175,8 @@ class Ways:
 
     def _add_versions(self, versions: Scd2) -> Published:
         """Close versions that are not true any more, and begin those that are; leave all others alone."""
+        if not self._layout.table.exists:
+            return Published(self._begin(versions, ""), how="created")
         self._refuse_earlier(versions)
         closed = 0
         ends, current = quote(versions.valid_to), f"t.{quote(versions.is_current)}"
@@ -187,16 +189,17 @@ class Ways:
             f"WHERE {self._layout.same()} AND {current} AND {self._differs(versions)}"
         )
         is_current = f"{self._layout.same()} AND {current}"
-        inserted = self._insert(
-            f" LEFT JOIN {self._table} AS t ON {is_current} WHERE t.{quote(self._layout.key[0])} IS NULL",
-            f"{self._layout.values}, {self._since(versions)}, NULL, true",
-            f"{self._layout.names}, {', '.join(map(quote, versions.own_columns))}",
-        )
+        missing = f" LEFT JOIN {self._table} AS t ON {is_current} WHERE t.{quote(self._layout.key[0])} IS NULL"
+        inserted = self._begin(versions, missing)
         unchanged = self._staged.rows - inserted
         if self._layout.table.intercepts:  # a trigger may have kept rows out; only the table itself can say
             found = f"{self._staged.quoted} AS s JOIN {self._table} AS t ON {is_current} AND NOT "
             unchanged = self._count(f"{found}{self._differs(versions)}") - inserted
         return Published(inserted, unchanged=unchanged, closed=closed, how="new versions")
+
+    def _begin(self, versions: Scd2, joined: str) -> int:
+        names = f"{self._layout.names}, {', '.join(map(quote, versions.own_columns))}"
+        return self._insert(joined, f"{self._layout.values}, {self._since(versions)}, NULL, true", names)
 
     def _since(self, versions: Scd2) -> str:
         """SQL for since when a row of the chamber, called ``s``, is as it is."""
@@ -233,7 +236,7 @@ class Ways:
                 f"{self._table} AS t WHERE {is_current} AND {started} <= {begins} AND NOT {self.delivered()}"
             )
         if earlier:
-            raise _refusals.overlapping(versions, earlier, self._engine.side)
+            raise _refusals.too_early(versions, earlier, self._engine.side)
 
     def _count(self, of: str) -> int:
         return int(self._session.rows(f"SELECT count(*) FROM {of}")[0][0])

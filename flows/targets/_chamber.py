@@ -20,7 +20,7 @@ from flows._errors import LoadError, TargetConnectionLostError
 from flows._ledger import Rows, RunRecord
 from flows._postgres import Foreign, execute, literal, quote, uri
 from flows._quarantine import Quarantine
-from flows.targets import _grants, _guards, _publish, _session, _system, _ways
+from flows.targets import _grants, _guards, _publish, _refusals, _session, _system, _ways
 from flows.targets._base import Chamber, Published, Taken, Violation
 from flows.targets._catalog import Index
 from flows.targets._layout import Layout
@@ -243,7 +243,7 @@ class PostgresChamber(Chamber):
         """Refuse what must not be published."""
         self._confirm_unchanged()
         if self._failed_indexes:
-            raise _guards.shared_key(self._failed_indexes[0].columns, self.side)
+            raise _refusals.shared_key(self._failed_indexes[0].columns, self.side)
         if not self.layout.swaps:
             _guards.refuse_lost_rows(self._connection, self.staged, self.side)
             _guards.refuse_losses(self._connection, self.staged, self.layout, self.side)

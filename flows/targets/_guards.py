@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from flows._errors import RefusedError
 from flows._postgres import Connection, PostgresSide, execute, quote
+from flows.targets import _booking, _refusals
 from flows.targets._layout import Layout
 from flows.targets._publish import Staged
 
@@ -14,13 +14,8 @@ def refuse_empty(staged: Staged, side: PostgresSide, *, allowed: bool) -> None:
     Raises:
         RefusedError: the chamber is empty, and that is not allowed.
     """
-    if not staged.rows and not allowed:
-        raise RefusedError(
-            f"{side.label}: the load is empty, and overwriting with it would leave no rows. "
-            "Set target.allow_empty: true if that is meant.",
-            guard="allow_empty",
-            observed=0,
-        )
+    if not allowed:
+        _booking.refuse_empty(staged.rows, side.label)
 
 
 def refuse_lost_rows(connection: Connection, staged: Staged, side: PostgresSide) -> None:
@@ -61,11 +56,7 @@ def refuse_missing_keys(connection: Connection, staged: Staged, key: tuple[str, 
     """
     missing = " OR ".join(f"{quote(name)} IS NULL" for name in key)
     if _any(connection, f"SELECT FROM {staged.quoted} WHERE {missing}"):
-        raise side.error(
-            "constraint",
-            f"a row has no key ({_listed(key)} is null). Add a 'not_null' rule to quality_rules so that such rows "
-            "go to quarantine.",
-        )
+        raise _refusals.no_key(key, side)
 
 
 def refuse_repeated_keys(connection: Connection, staged: Staged, layout: Layout, side: PostgresSide) -> None:
@@ -76,21 +67,8 @@ def refuse_repeated_keys(connection: Connection, staged: Staged, layout: Layout,
     """
     names = ", ".join(layout.key_of(name, "s") for name in layout.key)
     if _any(connection, f"SELECT FROM {staged.quoted} AS s GROUP BY {names} HAVING count(*) > 1"):
-        raise shared_key(layout.key, side)
-
-
-def shared_key(key: tuple[str, ...], side: PostgresSide) -> Exception:
-    """The error of rows that share a key."""
-    return side.error(
-        "constraint",
-        f"several rows share a key ({_listed(key)}). Add a 'unique' rule to quality_rules so that they go to "
-        "quarantine, or a 'deduplicate' step that picks one.",
-    )
+        raise _refusals.shared_key(layout.key, side)
 
 
 def _any(connection: Connection, query: str) -> bool:
     return execute(connection, f"{query} LIMIT 1").fetchone() is not None
-
-
-def _listed(key: tuple[str, ...]) -> str:
-    return ", ".join(map(repr, key))

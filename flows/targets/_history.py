@@ -10,15 +10,14 @@ from datetime import datetime
 
 import polars as pl
 
-from flows._errors import RefusedError
 from flows._postgres import Connection, PostgresSide, execute, literal, quote
+from flows.targets import _refusals
 from flows.targets._base import Published
 from flows.targets._catalog import TableInfo
 from flows.targets._layout import Layout, require
 from flows.targets._modes import Scd2
 from flows.targets._publish import Staged, lock, roomy
 from flows.targets._system import SCHEMA
-from transforms._words import counted
 
 _MOMENTS = {"timestamptz": "{}", "timestamp": "({} AT TIME ZONE 'UTC')", "date": "({}::timestamp AT TIME ZONE 'UTC')"}
 
@@ -122,7 +121,8 @@ class History:
         lock(connection, self.layout)
         self._find_changes(connection)
         closed, earlier = self._close_missing(connection) if self.options.hard_deletes == "close" else (0, 0)
-        self._refuse(earlier + self._earlier(connection), side)
+        if earlier := earlier + self._earlier(connection):
+            raise _refusals.too_early(self.options, earlier, side)
         closed += self._close_changed(connection)
         inserted = self._begin(connection, f"s.ctid IN (SELECT begins FROM {self._changes})")
         execute(connection, f"DROP TABLE {self._changes}")
@@ -167,17 +167,6 @@ class History:
             f"WHERE c.ends IS NULL AND EXISTS (SELECT FROM {again})"
         )
         return self._count(connection, f"{self._changes} WHERE early") + self._count(connection, came_back)
-
-    def _refuse(self, earlier: int, side: PostgresSide) -> None:
-        if not earlier:
-            return
-        since = repr(self.options.effective_at) if self.options.effective_at else "the start of the run"
-        raise RefusedError(
-            f"{side.label}: {counted(earlier, 'row')} would change the past: {since} is not after the last change that "
-            "the table has there. Load changes in the order in which they happened, oldest first.",
-            guard="scd2_order",
-            observed=earlier,
-        )
 
     def _close_changed(self, connection: Connection) -> int:
         return execute(

@@ -57,13 +57,12 @@ def outside(wanted: DeleteRange, rows: int, side: Side) -> RefusedError:
     )
 
 
-def overlapping(versions: Scd2, rows: int, side: Side) -> RefusedError:
+def too_early(versions: Scd2, rows: int, side: Side) -> RefusedError:
     """A version that begins before the one that it follows would make two of them true at once."""
     since = repr(versions.effective_at) if versions.effective_at else "the start of the run"
     return RefusedError(
-        f"{side.label}: {counted(rows, 'row')} would begin a version at or before the one that it follows "
-        f"({since} is not after {versions.valid_from!r}), so history would overlap. Load changes in the "
-        "order in which they happened, oldest first.",
+        f"{side.label}: {counted(rows, 'row')} would change the past: {since} is not after the last change that "
+        "the table has there. Load changes in the order in which they happened, oldest first.",
         guard="scd2_order",
         observed=rows,
     )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from flows._errors import RefusedError
 from flows._postgres import Connection, PostgresSide, execute, literal, quote
+from flows.targets import _refusals
 from flows.targets._layout import Layout
 from flows.targets._modes import DeleteRange
 from flows.targets._publish import Staged
-from transforms._words import counted
 
 
 def of_keys(layout: Layout, staged: Staged, key: tuple[str, ...]) -> str:
@@ -24,15 +23,6 @@ def of_range(layout: Layout, staged: Staged, wanted: DeleteRange) -> str:
     return f"t.{quote(wanted.column)} BETWEEN {' AND '.join(ends)}"
 
 
-def described(key: tuple[str, ...], wanted: DeleteRange | None) -> str:
-    """The same in words."""
-    if wanted is None:
-        return f"rows whose ({', '.join(key)}) the load has"
-    if wanted.spans_load:
-        return f"rows whose {wanted.column} is in the range that the load spans"
-    return f"rows whose {wanted.column} is from {wanted.from_} on and before {wanted.to}"
-
-
 def refuse_strays(
     connection: Connection, layout: Layout, staged: Staged, wanted: DeleteRange, side: PostgresSide
 ) -> None:
@@ -45,14 +35,7 @@ def refuse_strays(
     inside = f"{value} IS NOT NULL" if wanted.spans_load else _inside(wanted, value)
     row = execute(connection, f"SELECT count(*) FROM {staged.quoted} AS s WHERE ({inside}) IS NOT TRUE").fetchone()
     if row and row[0]:
-        rows, missing = counted(row[0], "row"), "has no value there" if wanted.spans_load else "is outside of it"
-        raise RefusedError(
-            f"{side.label}: delete_range replaces {described((), wanted)}, and {rows} of the load "
-            f"{missing if row[0] == 1 else missing.replace('has', 'have', 1).replace('is', 'are', 1)}. "
-            "Filter such rows with a 'filter' step, or let a rule send them to quarantine.",
-            guard="delete_range",
-            observed=row[0],
-        )
+        raise _refusals.outside(wanted, row[0], side)
 
 
 def _inside(wanted: DeleteRange, value: str) -> str:

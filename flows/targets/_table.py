@@ -12,12 +12,11 @@ import polars as pl
 from flows._ledger import RunRecord
 from flows._postgres import Connection, PostgresSide, connect, execute
 from flows._quarantine import Quarantine
-from flows.targets import _history, _system
+from flows.targets import _history, _refusals, _system
 from flows.targets._base import Chamber
 from flows.targets._catalog import TableInfo, describe
 from flows.targets._evolution import evolved, pinned_columns
 from flows.targets._layout import Layout, place, require
-from flows.targets._scope import described
 
 if TYPE_CHECKING:
     from flows.targets.database import Database
@@ -120,7 +119,7 @@ class PostgresTable:
         key = ", ".join(layout.key)
         keeps = table.keeps or "a column is parsed by the server"
         swaps = f"swap the staged table in for {table.quoted}, or rewrite it in place while readers keep it busy"
-        replaced = described(options.replaces_by, options.delete_range)
+        replaced = _refusals.replaced(options.replaces_by, options.delete_range)
         closes = ", and those that the load does not have any more are closed"
         closes = closes if options.versions is not None and options.versions.hard_deletes == "close" else ""
         return [
