@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import types
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import annotated_types
@@ -22,6 +23,7 @@ _SCALARS = {
     int: "whole number",
     float: "number",
     bool: "`true` or `false`",
+    datetime: "a date, or a date and a time",
     Secret: "text, secret",
     Any: "any value",
 }
@@ -80,7 +82,8 @@ def default(field: FieldInfo) -> str:
         return "" if is_said_elsewhere else "required"
     value = field.get_default(call_default_factory=True)
     empty = value is None or value is PydanticUndefined or isinstance(value, BaseModel) or value in ((), {})
-    return "" if empty else f"`{str(value).lower() if isinstance(value, bool) else value}`"
+    shown = str(value).lower() if isinstance(value, bool) else str(value)
+    return "" if empty else f"`{shown if shown.isprintable() else repr(shown)[1:-1]}`"
 
 
 def models(annotation: Any) -> Iterator[type[BaseModel]]:
