@@ -104,7 +104,7 @@ class AttachedChamber(Chamber):
     def _sealed(self) -> Session:
         """A connection to the staging file, which is kept until that is published."""
         if self._staging is None:
-            self._staging = self.engine.connect(self._file)
+            self._staging = self.engine.staging(self._file)
         return self._staging
 
     def _close(self) -> None:

@@ -20,6 +20,8 @@ from flows.targets._fitting import Fit
 _BATCH = "_lockgate_batch"
 _SETTLED = "SET python_enable_replacements = false"  # or a table that is missing is looked for in our variables
 
+_FRUGAL = "SET memory_limit = '512MB'"  # otherwise pages stay until four fifths of the machine's memory are full
+
 
 class DuckdbSession(Session):
     """A connection; those of one process to one file share an instance of the database."""
@@ -71,6 +73,7 @@ class DuckdbWriter(Writer):
 
     def __init__(self, file: Path, columns: Mapping[str, str]) -> None:
         self._session = DuckdbSession(file)
+        self._session.rows(_FRUGAL)
         self._session.rows(
             f"CREATE TABLE {STAGED} ({', '.join(f'{quote(name)} {type_}' for name, type_ in columns.items())})"
         )
@@ -119,6 +122,12 @@ class Duckdb(Engine):
             return DuckdbSession(file, read_only=True)
         except duckdb.ConnectionException:  # somebody in this process has it open to write: then we are let in, too
             return DuckdbSession(file)
+
+    def staging(self, file: Path) -> Session:
+        """Nobody else has it open: how much memory it takes is for us to say."""
+        session = DuckdbSession(file)
+        session.rows(_FRUGAL)
+        return session
 
     # --- the catalogue ---
 

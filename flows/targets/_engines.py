@@ -215,6 +215,10 @@ class Engine(ABC):
             looks: whether nothing will be written.
         """
 
+    def staging(self, file: Path) -> Session:
+        """Open a staging file again."""
+        return self.connect(file)
+
     @abstractmethod
     def describe(self, session: Session, parts: tuple[str, ...]) -> Table:
         """What the catalogue says about a table.
