@@ -34,6 +34,7 @@ class FileSide(Side):
             raise self.error("missing", str(error)) from error
         if not file.is_file():
             raise self.error("missing", f"{self.address}: there is no such file, seen from {str(Path.cwd())!r}.")
-        if not os.access(file, os.R_OK):
+        effective = os.access in os.supports_effective_ids
+        if not os.access(file, os.R_OK, effective_ids=effective):
             raise self.error("permission", f"{self.address}: this user may not read the file. Grant it.")
         return file

@@ -7,6 +7,7 @@ token, and texts, comments, ``::`` casts and ``{'key': value}`` in it are left a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from transforms._words import did_you_mean
 
 #: Writes a value as a literal. Raises ValueError with what it is, where there is no such literal.
 Literal = Callable[[object], str]
+_POSITION = re.compile(r"\$\d+")
 #: Behind these a colon divides: a key from its value, the ends of a slice.
 _VALUES = {TokenType.STRING, TokenType.NUMBER, TokenType.R_BRACKET, TokenType.R_PAREN}
 
@@ -40,7 +42,7 @@ def bound(query: str, parameters: Mapping[str, Any], side: Side, dialect: Dialec
     if any(token.token_type is TokenType.SEMICOLON for token in tokens):
         raise side.error("query", "the query has several statements. Leave one SELECT.")
     text = query[: tokens[-1].end + 1]  # a comment behind it would swallow what is written around the query
-    found = list(_parameters(tokens))
+    found = sorted(_parameters(tokens))
     values = dict(parameters) | {str(position): value for position, value in enumerate(parameters.values(), start=1)}
     for _start, _end, name in found:
         if name not in values:
@@ -70,3 +72,6 @@ def _parameters(tokens: list[Token]) -> Iterator[tuple[int, int, str]]:
         dollar = mark.token_type is TokenType.PARAMETER and mark.text == "$" and name.token_type is TokenType.NUMBER
         if adjacent and (colon or dollar):
             yield mark.start, name.end + 1, name.text
+    for token in tokens:  # some grammars take both for one word
+        if token.token_type is TokenType.VAR and _POSITION.fullmatch(token.text):
+            yield token.start, token.end + 1, token.text[1:]

@@ -25,7 +25,7 @@ from flows.sources._scan import Column, Scan, gathered, origin_of, require_colum
 from flows.sources._splits import Key
 from flows.sources._sqlite_types import Stored, compared, declared, found, moment, natural, overridden
 from flows.sources._sqlite_view import SqliteSide, SqliteView
-from flows.sources._texts import Unfit, typed
+from flows.sources._texts import typed
 from transforms._types import dtype_named, shown
 from transforms._words import did_you_mean
 
@@ -245,8 +245,9 @@ class SqliteScan(Scan):
         return f"column {name!r} holds {value} ({kind}), and is {wanted}. {advice}"
 
     def _typed(self, frame: pl.DataFrame, dtypes: dict[str, pl.DataType]) -> pl.DataFrame:
-        try:
-            return typed(frame, dtypes)
-        except Unfit as unfit:
+        rows, unfits = typed(frame, dtypes)
+        if unfits:
+            unfit = unfits[0]
             told = f"column {unfit.column!r} holds {unfit.text!r}, which is no {shown(unfit.dtype)}"
-            raise self.side.error("type", f"{told}. Mend it, or read it as another type in 'dtypes'.") from None
+            raise self.side.error("type", f"{told}. Mend it, or read it as another type in 'dtypes'.")
+        return rows

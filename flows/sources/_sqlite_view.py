@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -14,7 +15,8 @@ import adbc_driver_manager
 from flows._secrets import redact
 from flows.sources._files_of_databases import FileSide
 
-_BUSY_MILLISECONDS = 5_000
+_BUSY_SECONDS = 5
+_LOOK = "SELECT count(*) FROM sqlite_schema"  # what a transaction sees, it sees from its first look on
 
 
 class SqliteSide(FileSide):
@@ -25,10 +27,9 @@ class SqliteSide(FileSide):
         """Turn the driver's errors into ours, once; a reader's arrive as errors of the system."""
         try:
             yield
-        except (adbc_driver_manager.Error, OSError) as error:
-            text = redact(
-                str(error).partition("\n")[0].partition("[SQLite]")[2].strip() or str(error).partition("\n")[0]
-            )
+        except (adbc_driver_manager.Error, sqlite3.Error, OSError) as error:
+            first = str(error).partition("\n")[0]
+            text = redact(first.rpartition("[SQLite] ")[2].removeprefix("Failed to prepare query: "))
             told = next((known for known in _KNOWN if known[0] in text), None)
             what, advice = told[1:] if told else ("query", "Check the query.")
             raise self.error(what, f"{text.rstrip('.')}. {advice}") from error
@@ -51,12 +52,17 @@ _KNOWN = (
 
 
 class SqliteView:
-    """One connection in one transaction, which all reads of a run share: nothing changes in it."""
+    """One connection in one transaction, which all reads of a run share: nothing changes in it.
+
+    The driver brings a SQLite of its own, and locks of a file do not part two of them in one process. So Python's,
+    which a target uses, holds the view too: as long as it does, a target of this process waits like any other.
+    """
 
     def __init__(self, file: Path, side: SqliteSide) -> None:
         self._file = file
         self._side = side
         self._connection: Any = None
+        self._keeper: sqlite3.Connection | None = None
         self._readers = 0
         self._is_released = False
         self._lock = threading.Lock()
@@ -81,19 +87,20 @@ class SqliteView:
     def _opened(self) -> Any:
         from adbc_driver_sqlite import dbapi  # noqa: PLC0415 - only those who read need it
 
+        # Never made where it is not there, never written.
+        address = f"file:{percent(str(self._file.resolve()))}?mode=ro"
         with self._side.mapped(), ExitStack() as failed:
-            # Never made where it is not there, never written.
-            address = f"file:{percent(str(self._file.resolve()))}?mode=ro"
+            keeper = sqlite3.connect(address, uri=True, timeout=_BUSY_SECONDS, check_same_thread=False)
+            failed.enter_context(closing(keeper))
+            keeper.execute("BEGIN")
+            keeper.execute(_LOOK)
             connection = failed.enter_context(closing(dbapi.connect(address, autocommit=True)))
             with closing(connection.cursor()) as cursor:
-                for statement in (
-                    f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}",
-                    "BEGIN",
-                    "SELECT count(*) FROM sqlite_schema",
-                ):
+                for statement in (f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1_000}", "BEGIN", _LOOK):
                     cursor.execute(statement)
                     cursor.fetchall()
             failed.pop_all()
+        self._keeper = keeper
         return connection
 
     def release(self) -> None:
@@ -107,3 +114,6 @@ class SqliteView:
             with suppress(adbc_driver_manager.Error):
                 self._connection.close()
             self._connection = None
+            if self._keeper is not None:
+                self._keeper.close()
+            self._keeper = None
