@@ -98,7 +98,7 @@ BORDER: list[tuple[pl.DataType, list[Any], str | None, str | None]] = [
     (pl.List(pl.Duration()), [], None, None),
     (pl.Object(), [], None, None),
 ]  # fmt: skip
-IDS = [str(dtype) for dtype, *_rest in BORDER]
+MOST_VALUES = 1 + max(len(values) for _dtype, values, *_types in BORDER)
 
 
 def series(dtype: pl.DataType, values: list[Any]) -> pl.Series:
@@ -107,29 +107,45 @@ def series(dtype: pl.DataType, values: list[Any]) -> pl.Series:
     return pl.Series("x", values, dtype)
 
 
+def taken_for(kind: str) -> list[str | None]:
+    """What a kind of database makes of each dtype of the border."""
+    return [in_duckdb if kind == "duckdb" else in_sqlite for _dtype, _values, in_duckdb, in_sqlite in BORDER]
+
+
 @pytest.mark.parametrize("kind", ["duckdb", "sqlite"])
-@pytest.mark.parametrize(("dtype", "values", "in_duckdb", "in_sqlite"), BORDER, ids=IDS)
-def test_every_dtype_crosses_whole_or_is_refused_by_name(
-    kind: str, dtype: pl.DataType, values: list[Any], in_duckdb: str | None, in_sqlite: str | None, tmp_path: Path
-) -> None:
-    frame = pl.DataFrame({"id": range(len(values) + 1), "x": series(dtype, [*values, None])})
-    wanted = in_duckdb if kind == "duckdb" else in_sqlite
-    if wanted is None:
-        with pytest.raises(TargetTypeError, match=r"target t: column 'x': (DuckDB|SQLite) has no type for"):
-            sent(kind, tmp_path, frame)
-        return
+def test_every_dtype_crosses_whole(kind: str, tmp_path: Path) -> None:
+    fitting = [(case, type_) for case, type_ in zip(BORDER, taken_for(kind), strict=True) if type_]
+    columns = {
+        str(dtype): series(dtype, [*values, *[None] * (MOST_VALUES - len(values))])
+        for (dtype, values, *_types), _type in fitting
+    }
+    frame = pl.DataFrame({"id": range(MOST_VALUES)} | columns)
 
     url = sent(kind, tmp_path, frame)
 
-    catalogue = "SELECT data_type FROM duckdb_columns() WHERE table_name = 't' AND column_name = 'x'"
+    catalogue = "SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = 't'"
     if kind == "sqlite":
-        catalogue = "SELECT type FROM pragma_table_info('t') WHERE name = 'x'"
-    assert execute(kind, tmp_path, catalogue) == [(wanted,)]
-    if isinstance(dtype, pl.Duration):  # our source reads an interval as text
-        assert execute(kind, tmp_path, "SELECT x FROM t ORDER BY id") == [(value,) for value in [*values, None]]
-        return
-    back = returned(url).sort("id").get_column("x")
-    assert_frame_equal(back.cast(dtype).to_frame(), frame.select("x"))  # databases have fewer dtypes
+        catalogue = "SELECT name, type FROM pragma_table_info('t')"
+    types = dict(execute(kind, tmp_path, catalogue))
+    del types["id"]
+    assert types == {str(dtype): type_ for (dtype, *_rest), type_ in fitting}
+    durations = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Duration)]
+    for name in durations:  # our source reads an interval as text
+        there = execute(kind, tmp_path, f'SELECT "{name}" FROM t ORDER BY id')
+        assert [value for (value,) in there] == frame[name].to_list()
+    back = returned(url).sort("id").drop(durations)
+    sent_there = frame.drop(durations)
+    assert_frame_equal(back.cast(dict(sent_there.schema)), sent_there)  # type: ignore[arg-type] # as below
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "sqlite"])
+def test_a_dtype_that_a_database_has_not_is_refused_by_name(kind: str, tmp_path: Path) -> None:
+    refused = [case for case, type_ in zip(BORDER, taken_for(kind), strict=True) if type_ is None]
+    assert len(refused) > 1
+    for dtype, *_rest in refused:
+        frame = pl.DataFrame({"id": [1], "x": series(dtype, [None])})
+        with pytest.raises(TargetTypeError, match=r"target t: column 'x': (DuckDB|SQLite) has no type for"):
+            sent(kind, tmp_path, frame)
 
 
 #: Frames that do not fit because of one value, and what stands in the message.
