@@ -255,10 +255,12 @@ def gathered(batches: Iterable[Any], batch_bytes: int) -> Iterator[Any]:
     import pyarrow as pa  # noqa: PLC0415 - only those who read need it
 
     waiting: list[Any] = []
+    size = 0
     for batch in batches:
         waiting.append(batch)
-        if sum(each.nbytes for each in waiting) >= batch_bytes:
+        size += batch.nbytes
+        if size >= batch_bytes:
             yield pa.Table.from_batches(waiting)
-            waiting = []
+            waiting, size = [], 0
     if waiting:
         yield pa.Table.from_batches(waiting)

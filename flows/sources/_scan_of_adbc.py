@@ -55,11 +55,7 @@ class AdbcSide(Side):
             ExtractError: it is not; the message says what to install.
         """
         if find_spec(dialect.driver) is None:
-            known = "postgresql, sqlite and duckdb are there"
-            raise self.error(
-                "driver",
-                f"no ADBC driver for {dialect.name}:// is installed; {known}. Run: pip install {dialect.package}.",
-            )
+            raise self.error("driver", f"{self.address} needs an ADBC driver. Run: pip install {dialect.package}.")
 
     @contextmanager
     def mapped(self) -> Iterator[None]:

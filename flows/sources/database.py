@@ -64,7 +64,8 @@ class Database(Source):
     with an index, or the hidden key of a table: ``ctid`` of PostgreSQL (14 or later), ``rowid`` of SQLite and
     DuckDB. ``splits`` is the number of ranges, of equal width. PostgreSQL reads up to four at a time, through
     connections of their own and from one snapshot; up to eight batches of each wait. Rows come range by
-    range, nulls last, each time in the same order.
+    range, nulls last, each time in the same order. It helps where the server has cores to spare; each range
+    costs a connection, and without an index a scan of the whole table.
 
     Attributes:
         connection_string: where the database is; better a reference, ``${NAME}``.
@@ -72,6 +73,8 @@ class Database(Source):
         query: one SELECT statement.
         parameters: values by name, for the query.
         dtypes: types by column, for SQLite.
+        split_on: the column, or hidden key, that ranges are of.
+        splits: the number of ranges.
         batch_bytes: how much is read at a time.
 
     Out: one column per column of the table or query. numeric(p, s) is Decimal(p, s), exactly;
