@@ -263,6 +263,15 @@ def test_a_file_that_is_not_there_is_not_made(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["x.duckdb"]
 
 
+def test_the_package_is_named_where_it_is_missing(scan, monkeypatch):
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+
+    with pytest.raises(ExtractError) as caught:
+        scan("SELECT 1 AS a")
+
+    assert str(caught.value) == "source 'shop': DuckDB needs a package. Run: pip install 'lockgate[duckdb]'."
+
+
 _WRITER = """
 import duckdb, sys
 connection = duckdb.connect(sys.argv[1])

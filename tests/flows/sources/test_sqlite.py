@@ -188,7 +188,7 @@ def test_dtypes_say_what_a_column_is(run, scan):
         scan(schema={"table": "t"}, dtypes={"cod": "text"})
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(-(10**11), 10**11), min_size=1, max_size=30))
 @example([10**11, -1, 0, 115])
 def test_a_decimal_that_was_stored_as_a_float_is_the_decimal(tmp_path_factory, cents):
