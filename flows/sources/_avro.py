@@ -10,6 +10,7 @@ import polars as pl
 from flows._errors import ExtractError
 from flows.sources import _files
 from flows.sources._base import Pushdown
+from flows.sources._broken import Read
 from flows.sources._brought import Piece
 from flows.sources._found import readable
 
@@ -28,12 +29,11 @@ class Avro(_files.Format):
         del known
         return _files.same_schema(looks)
 
-    def rows(self, piece: Piece, schema: pl.Schema, ask: Pushdown, skip: int = 0) -> Iterator[_files.Read]:
+    def rows(self, piece: Piece, schema: pl.Schema, ask: Pushdown) -> Iterator[Read]:
         """Stream the rows that `ask` wants."""
         names = list(ask.columns) if ask.columns else list(schema)[:1]
-        limit = None if ask.limit is None else ask.limit + skip
-        frame = pl.read_avro(piece.file, columns=names, n_rows=limit)
-        yield from _files.asked(frame.lazy(), replace(ask, limit=None), skip)
+        frame = pl.read_avro(piece.file, columns=names, n_rows=ask.limit)
+        yield from _files.asked(frame.lazy(), replace(ask, limit=None))
 
     def require_whole(self, piece: Piece) -> None:
         """Read what every file begins with."""

@@ -28,13 +28,11 @@ class Piece:
         path: where its bytes are: on this machine, or a URL that Polars reads itself.
         name: as people know it.
         options: how Polars gets in, where `path` is a URL.
-        columns: names of the columns, where the file itself does not say them any more.
     """
 
     path: str
     name: str
     options: dict[str, str] = field(default_factory=dict, repr=False)
-    columns: tuple[str, ...] | None = None
 
     @property
     def file(self) -> Path:

@@ -1,37 +1,40 @@
 """CSV files: texts by Polars' reader, types and shape by us.
 
 Polars fills a row that is too short with nulls. Only such a row lacks the last column, so a null
-there is what makes us look at the file's shape; files without one pay nothing for the check.
+there is what makes us look at the lines; blocks without one pay nothing for the check.
 """
 
 from __future__ import annotations
 
-import codecs
 import io
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
-from pathlib import Path
+from typing import IO, cast
 
 import polars as pl
 
 from flows._errors import ExtractError, SourceMissingError
 from flows.sources import _files, _texts
 from flows.sources._base import Pushdown
+from flows.sources._blocks import Block, Recoded, blocks
+from flows.sources._broken import Read
 from flows.sources._brought import Piece
 from flows.sources._csv_records import Dialect, RaggedRows, lines_of, records
-from flows.sources._files import Read, Record
 from flows.sources._found import readable
+from flows.sources._sieve import Record, Sifted, judged, sifted
 from transforms._words import counted
 
 _NOWHERE = "\x01"  # a separator that no line has: a line is one field
-# Polars reads far ahead of a slow consumer, in pieces of this many bytes: 80 MB in all, and 350 with its own size.
+# Polars shares a block out in pieces of this many bytes; its own are larger than a block.
 os.environ.setdefault("POLARS_CSV_CHUNK_SIZE", "1000000")
 _READ_AS_THEY_ARE = {"utf8", "utf8-lossy"}
-_UNREADABLE = "lockgate-unreadable"
-_TAIL_BYTES = 1_000_000
+#: Which troubles of a record a word for ragged rows forgives: too many fields, too few.
+_FORGIVES = {"malformed": (False, False), "truncate": (True, False), "pad": (False, True), "fit": (True, True)}
 
 
 @dataclass(frozen=True)
@@ -94,10 +97,11 @@ class Csv(_files.Format):
         header = self._header(piece)
         if header is None:
             return None
-        names = [name for name in header.names if name not in self.dtypes]
-        if not names:
-            return Look(header.names, {})
-        return Look(header.names, _texts.fits(self._scan(piece, header), names, decimal_comma=self.decimal_comma))
+        found = {name: _texts.Fits() for name in header.names if name not in self.dtypes}
+        for block in self._blocks(piece, header) if found else ():
+            frame = self._sifted(block, header, (*found, header.names[-1])).frame
+            found = _texts.narrowed(found, frame, decimal_comma=self.decimal_comma)
+        return Look(header.names, found)
 
     def agreed(self, looks: Mapping[str, Look | None], known: pl.Schema | None) -> pl.Schema:
         """The columns of the first file; types as declared, or as every row of every file has them."""
@@ -105,9 +109,8 @@ class Csv(_files.Format):
         if not told:
             if self.dtypes:
                 return pl.Schema(self.dtypes)
-            raise SourceMissingError(
-                f"{next(iter(looks))!r} is empty, so no column is known. Declare them in 'dtypes'."
-            )
+            first = next(iter(looks))
+            raise SourceMissingError(f"{first!r} is empty, so no column is known. Declare them in 'dtypes'.")
         _files.require_same_columns({name: look.header for name, look in told.items()})
         names = next(iter(told.values())).header
         _files.require_declared(self.dtypes, names)
@@ -115,111 +118,114 @@ class Csv(_files.Format):
         before = pl.Schema() if known is None else known
         return pl.Schema({n: self.dtypes.get(n) or _texts.inferred(fits, n, before.get(n)) for n in names})
 
-    def rows(self, piece: Piece, schema: pl.Schema, ask: Pushdown, skip: int = 0) -> Iterator[Read]:
-        """Texts, typed batch by batch.
-
-        Raises:
-            PolarsError: there is a record that is no row.
-        """
+    def rows(self, piece: Piece, schema: pl.Schema, ask: Pushdown) -> Iterator[Read]:
+        """Texts, typed block by block."""
         header = self._header(piece)
         if header is None:
             return
         names = ask.columns if ask.columns is not None else tuple(schema)
-        last = header.names[-1]
-        frame = self._scan(piece, header).slice(skip).select(list(dict.fromkeys([*names, last])))
-        square = len(header.names) == 1 or self.ragged_rows in {"pad", "fit"} or piece.columns is not None
-        for batch in _files.streamed(frame):
-            if not square and batch.get_column(last).null_count():
-                self._require_square(piece, header)
-                square = True
-            rows, unfit = _texts.typed(batch.select(names), schema, decimal_comma=self.decimal_comma)
-            yield Read(rows, unfit)
-
-    def has_records(self, piece: Piece) -> bool:
-        """Always."""
-        del piece
-        return True
+        for block in self._blocks(piece, header):
+            found = self._sifted(block, header, (*names, header.names[-1]))
+            rows, unfit = _texts.typed(found.frame.select(names), schema, decimal_comma=self.decimal_comma)
+            yield judged(found, rows, unfit, partial(self._records, block, header))
 
     def records(self, piece: Piece) -> Iterator[Record]:
         """Every record behind the header."""
         header = self._header(piece)
-        if header is None:
-            return
+        if header is not None:
+            for block in self._blocks(piece, header):
+                yield from self._records(block, header)
+
+    @contextmanager
+    def _opened(self, piece: Piece) -> Iterator[IO[bytes]]:
         with readable(piece.name), _files.opened(piece.file) as stream:
-            lines = islice(lines_of(stream, self.eol_char.encode()), header.lines, None)
-            yield from records(lines, self.dialect, len(header.names), header.lines + 1)
+            if self.encoding in _READ_AS_THEY_ARE:
+                yield stream
+            else:
+                yield cast(IO[bytes], io.BufferedReader(Recoded(stream, self.encoding)))
 
-    def sifted(self, piece: Piece, path: Path) -> Piece:
-        """The good records stand alone, without the header."""
-        header = self._header(piece)
-        return Piece(str(path), piece.name, columns=header.names if header is not None else ())
+    def _blocks(self, piece: Piece, header: Header) -> Iterator[Block]:
+        dialect = self.dialect
+        with self._opened(piece) as stream:
+            yield from blocks(
+                stream, eol=dialect.eol, quote=dialect.quote, escape=dialect.escape, skip_lines=header.lines
+            )
 
-    def is_broken(self, piece: Piece) -> bool:
-        """Whether Polars knows no such dialect, or would forgive the last line what it forgives no other."""
-        if self.escape_char is not None:
-            return True
-        with readable(piece.name), piece.file.open("rb") as stream:
-            if _files.is_compressed(stream.read(4)):
-                return False
-            size = stream.seek(0, io.SEEK_END)
-            stream.seek(max(0, size - _TAIL_BYTES))
-            last = stream.read().rpartition(self.eol_char.encode())[2]
-        header = self._header(piece) if last else None
-        return header is not None and not self.dialect.is_row(last, len(header.names))
+    def _records(self, block: Block, header: Header) -> Iterator[Record]:
+        lines = lines_of(io.BytesIO(block.data), self.eol_char.encode())
+        return records(lines, self.dialect, len(header.names), block.line)
 
-    @property
-    def rewrites(self) -> bool:
-        """Polars reads UTF-8 only."""
-        return self.encoding not in _READ_AS_THEY_ARE
+    def _sifted(self, block: Block, header: Header, names: tuple[str, ...]) -> Sifted:
+        columns = list(dict.fromkeys(names))
 
-    def rewrite(self, piece: Piece, to: Path) -> None:
-        """Write the file as UTF-8; what its encoding does not know stays no UTF-8, so that its line is found."""
-        with readable(piece.name), _files.opened(piece.file) as stream, to.open("wb") as out:
-            decoder = codecs.getincrementaldecoder(self.encoding)(errors=_UNREADABLE)
-            while chunk := stream.read(1_000_000):
-                out.write(decoder.decode(chunk).encode("utf-8", "surrogateescape"))
-            out.write(decoder.decode(b"", final=True).encode("utf-8", "surrogateescape"))
+        def read(data: bytes) -> pl.DataFrame:
+            return self._scan(data, header.names).select(columns).collect(engine="in-memory")
 
-    def _scan(self, piece: Piece, header: Header) -> pl.LazyFrame:
-        forgives = {"malformed": (), "truncate": ("extra",), "pad": ("missing",), "fit": ("extra", "missing")}
-        forgiven = forgives[self.ragged_rows]
+        def is_whole(frame: pl.DataFrame, data: bytes) -> bool:
+            return not frame.get_column(header.names[-1]).null_count() or self._is_square(data, len(header.names))
+
+        if self.escape_char is not None:  # Polars knows no such dialect: every record is written anew
+            apart = list(self._records(block, header))
+            return Sifted(read(b"".join(one.plain or one.raw for one in apart if one.is_row)), apart)
+        return sifted(block, read, lambda broken: self._records(broken, header), is_whole)
+
+    def _scan(self, data: bytes, names: tuple[str, ...]) -> pl.LazyFrame:
+        too_many, too_few = _FORGIVES[self.ragged_rows]
         return pl.scan_csv(
-            piece.file,
+            io.BytesIO(data),
             has_header=False,
-            skip_lines=header.lines,
-            schema=dict.fromkeys(header.names, pl.String()),
+            schema=dict.fromkeys(names, pl.String()),
             separator=self.delimiter,
             quote_char=self.quote_char,
             eol_char=self.eol_char,
             comment_prefix=self.comment_prefix,
             null_values=list(self.null_values) or None,
             encoding="utf8-lossy" if self.encoding == "utf8-lossy" else "utf8",
-            extra_columns="ignore" if "extra" in forgiven else "raise",
-            missing_columns="insert" if "missing" in forgiven else "raise",
-            glob=False,
+            extra_columns="ignore" if too_many else "raise",
+            missing_columns="insert" if too_few else "raise",
+            raise_if_empty=False,
         )
+
+    def _is_square(self, data: bytes, width: int) -> bool:
+        """Whether no record is too short, no line blank, and no text longer than its line."""
+        if width == 1 or _FORGIVES[self.ragged_rows][1]:
+            return True
+        lines = pl.scan_csv(
+            io.BytesIO(data),
+            has_header=False,
+            separator=_NOWHERE,
+            quote_char=None,
+            eol_char=self.eol_char,
+            comment_prefix=self.comment_prefix,
+            encoding="utf8-lossy",
+            schema={"line": pl.String()},
+            empty_string_is_null=False,
+        )
+        bare = pl.col("line")
+        if self.quote_char:
+            quote = re.escape(self.quote_char)
+            bare = bare.str.replace_all(f"{quote}[^{quote}]*{quote}", "")
+        regular = bare.str.count_matches(self.delimiter, literal=True) >= width - 1
+        if self.quote_char:
+            regular &= ~bare.str.contains(self.quote_char, literal=True)
+        return bool(lines.select(regular.all()).collect(engine="in-memory").item())
 
     def _header(self, piece: Piece) -> Header | None:
         """What stands before the records; None where there is nothing at all."""
-        if piece.columns is not None:
-            return Header(piece.columns, 0)
         if _files.is_empty(piece):
             return None
-        with readable(piece.name), _files.opened(piece.file) as stream:
-            lines = islice(lines_of(stream, self.eol_char.encode()), self.skip_rows, None)
-            found = records(lines, self.dialect, None, self.skip_rows + 1)
+        eol = self.eol_char.encode()
+        with self._opened(piece) as stream:
+            lines = islice(lines_of(stream, eol), self.skip_rows, None)
+            found = (one for one in records(lines, self.dialect, None, self.skip_rows + 1) if not one.blank)
             first = next(found, None)
             if first is None:
                 return None
-            skipped = (
-                list(islice((one for one in found if not one.blank), self.skip_rows_after_header))
-                if self.has_header
-                else []
-            )
+            skipped = list(islice(found, self.skip_rows_after_header)) if self.has_header else []
         if first.problem is not None:
             raise ExtractError(f"{piece.name!r} line {first.line}: {first.problem}, and this line names the columns.")
         last = skipped[-1] if skipped else first
-        end = last.line - 1 + last.raw.count(self.eol_char.encode())
+        end = last.line - 1 + last.raw.count(eol)
         return Header(self._names(piece, first), end if self.has_header else first.line - 1)
 
     def _names(self, piece: Piece, first: Record) -> tuple[str, ...]:
@@ -234,46 +240,3 @@ class Csv(_files.Format):
         if twice := next((name for name in texts if texts.count(name) > 1), None):
             raise ExtractError(f"{piece.name!r} has two columns {twice!r}. Give one of them another name.")
         return tuple(texts)
-
-    def _require_square(self, piece: Piece, header: Header) -> None:
-        """Confirm that no record is too short, and no line blank; quick where no field holds a line end.
-
-        Raises:
-            ShapeError: one is; where, `records` knows.
-        """
-        lines = pl.scan_csv(
-            piece.file,
-            has_header=False,
-            skip_lines=header.lines,
-            separator=_NOWHERE,
-            quote_char=None,
-            eol_char=self.eol_char,
-            comment_prefix=self.comment_prefix,
-            encoding="utf8-lossy",
-            schema={"line": pl.String()},
-            empty_string_is_null=False,
-            glob=False,
-        )
-        bare = pl.col("line")
-        if self.quote_char:
-            quote = re.escape(self.quote_char)
-            bare = bare.str.replace_all(f"{quote}[^{quote}]*{quote}", "")
-        regular = bare.str.count_matches(self.delimiter, literal=True) >= len(header.names) - 1
-        if self.quote_char:
-            regular &= ~bare.str.contains(self.quote_char, literal=True)
-        try:
-            if lines.select(regular.all()).collect(engine="streaming").item():
-                return
-        except pl.exceptions.PolarsError:
-            pass
-        if not all(record.is_row for record in self.records(piece)):
-            raise pl.exceptions.ShapeError("a record is too short")
-
-
-def _marked(error: UnicodeError) -> tuple[str, int]:
-    """What cannot be decoded becomes a byte that no UTF-8 has."""
-    assert isinstance(error, UnicodeDecodeError)  # noqa: S101 - the handler is used for decoding only
-    return "\udcff", error.end
-
-
-codecs.register_error(_UNREADABLE, _marked)

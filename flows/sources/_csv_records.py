@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import IO, Literal
 
-from flows.sources._files import Record
+from flows.sources._sieve import Record
 from transforms._words import counted
 
 RaggedRows = Literal["malformed", "truncate", "pad", "fit"]
@@ -89,10 +89,6 @@ class Dialect:
     def texts(self, raw: bytes) -> list[str]:
         """What the fields of a good record say."""
         return [self.value(field).decode(errors="replace") for field in self.fields(self.body(raw))]
-
-    def is_row(self, line: bytes, width: int) -> bool:
-        """Whether a line is a row by itself."""
-        return self.whole.fullmatch(line) is not None and len(self.fields(line)) == width
 
     def fields(self, body: bytes) -> list[bytes]:
         """The fields of a record as they stand in the file."""

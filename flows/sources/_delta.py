@@ -12,6 +12,7 @@ import polars as pl
 from flows._errors import ExtractError, SourceMissingError
 from flows.sources import _files
 from flows.sources._base import Pushdown
+from flows.sources._broken import Read
 from flows.sources._brought import Piece
 
 
@@ -49,10 +50,10 @@ class Delta(_files.Format):
         del known
         return _files.same_schema(looks)
 
-    def rows(self, piece: Piece, schema: pl.Schema, ask: Pushdown, skip: int = 0) -> Iterator[_files.Read]:
+    def rows(self, piece: Piece, schema: pl.Schema, ask: Pushdown) -> Iterator[Read]:
         """Stream the rows that `ask` wants."""
         del schema
-        yield from _files.asked(self._scan(piece), ask, skip)
+        yield from _files.asked(self._scan(piece), ask)
 
     def _scan(self, piece: Piece) -> pl.LazyFrame:
         return pl.scan_delta(piece.path, version=self.version, storage_options=piece.options or None)

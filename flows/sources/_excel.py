@@ -12,6 +12,7 @@ import polars as pl
 from flows._errors import ExtractError, SourceMissingError
 from flows.sources import _files, _texts
 from flows.sources._base import Pushdown
+from flows.sources._broken import Read, told_by_number
 from flows.sources._brought import Piece
 from flows.sources._found import readable
 from transforms._words import did_you_mean
@@ -54,14 +55,14 @@ class Excel(_files.Format):
         _files.require_same_types(filled)
         return pl.Schema(settled)
 
-    def rows(self, piece: Piece, schema: pl.Schema, ask: Pushdown, skip: int = 0) -> Iterator[_files.Read]:
+    def rows(self, piece: Piece, schema: pl.Schema, ask: Pushdown) -> Iterator[Read]:
         """The rows of the sheet, at once."""
         texts: dict[str, pl.DataType] = {name: pl.String() for name in self.dtypes}
-        sheet = self._read(piece, texts).select(list(ask.columns if ask.columns is not None else schema)).slice(skip)
+        sheet = self._read(piece, texts).select(list(ask.columns if ask.columns is not None else schema))
         empty = [pl.col(name).cast(schema[name]) for name, dtype in sheet.schema.items() if dtype == pl.Null()]
         sheet = sheet.with_columns(empty)
         rows, unfit = _texts.typed(sheet, schema)
-        yield _files.Read(rows, unfit, tuple(sheet[one.row].write_ndjson().rstrip("\n") for one in unfit))
+        yield Read(rows, told_by_number(sheet, unfit))
 
     def _read(self, piece: Piece, overrides: Mapping[str, pl.DataType]) -> pl.DataFrame:
         import fastexcel  # noqa: PLC0415 - only workbooks need it

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import polars as pl
 
 from flows._errors import ExtractError
-from flows.sources import _files, _folders, _sieve
+from flows.sources import _files, _folders
 from flows.sources._base import Batch, Malformed, Pushdown
+from flows.sources._broken import Placed
 from flows.sources._brought import Brought, Piece
 from flows.sources._files import Format
 from flows.sources._folders import Constants
 from flows.sources._found import Found
 from flows.sources._seen import require_unchanged
-
-_ADVICE = "Mend the record, or let it go to quarantine with on_malformed: quarantine."
-_STOPPED = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 
 @dataclass
@@ -44,7 +42,6 @@ class FileScan:
     once: bool
     batch_bytes: int
     schema: pl.Schema = field(default_factory=pl.Schema)
-    _broken: set[str] = field(default_factory=set)
 
     @property
     def whole_schema(self) -> pl.Schema:
@@ -66,16 +63,7 @@ class FileScan:
 
     def _look(self, file: Found) -> object:
         with self._piece(file) as piece, self.format.mapped(piece):
-            if not self._is_broken(file, piece):
-                try:
-                    return self.format.look(piece)
-                except _STOPPED:
-                    if not self.format.has_records(piece):
-                        raise
-                    self._require_none(piece)
-                    self._broken.add(file.name)
-            with _sieve.sifted(self.format, piece, self.brought) as sifted:
-                return self.format.look(sifted.piece)
+            return self.format.look(piece)
 
     def read(self, ask: Pushdown) -> Iterator[Batch]:
         """Stream the rows, one file after the other, in batches of about ``batch_bytes``."""
@@ -94,7 +82,7 @@ class FileScan:
             inner = Pushdown(own, of_rows if self.format.pushes_predicates else None, left)
             for batch in self._of(file, inner):
                 if isinstance(batch, Malformed):
-                    yield self._malformed(batch)
+                    yield batch
                     continue
                 rows = batch if left is None else batch.head(left)
                 left = None if left is None else left - rows.height
@@ -105,54 +93,21 @@ class FileScan:
                 with labelled(self.name):
                     require_unchanged(file)
 
-    def _malformed(self, batch: Malformed) -> Malformed:
-        if self.quarantines:
-            return batch
-        with labelled(self.name):
-            raise _sieve.refused(batch, _ADVICE)
-
     def _of(self, file: Found, ask: Pushdown) -> Iterator[Batch]:
-        """The rows of one file's own columns; from where Polars stops at a broken record, of what is left of it."""
+        """The rows of one file's own columns."""
+        placed = Placed(file.name, self.quarantines)
         with labelled(self.name), self._piece(file) as piece, self.format.mapped(piece):
-            placed = _sieve.Placed(self.format, piece)
-            if not self._is_broken(file, piece):
-                try:
-                    yield from placed.merged(self.format.rows(piece, self.schema, ask), iter(()))
-                except _STOPPED:
-                    if not self.format.has_records(piece):
-                        raise
-                    self._broken.add(file.name)
-                else:
-                    return
-            with _sieve.sifted(self.format, piece, self.brought) as sifted:
-                sifted.require_from(placed.done)
-                rows = self.format.rows(sifted.piece, self.schema, ask, placed.done)
-                yield from placed.merged(rows, iter(sifted))
-
-    def _is_broken(self, file: Found, piece: Piece) -> bool:
-        return file.name in self._broken or self.format.is_broken(piece)
-
-    def _require_none(self, piece: Piece) -> None:
-        """Where no record may be broken, say which one is the first."""
-        if self.quarantines:
-            return
-        for record in self.format.records(piece):
-            if record.problem is not None:
-                raise _sieve.refused(_sieve.malformed(piece, record), _ADVICE)
+            for read in self.format.rows(piece, self.schema, ask):
+                yield from placed.batches(read)
 
     @contextmanager
     def _piece(self, file: Found) -> Iterator[Piece]:
         store = file.store
-        in_place = self.format.is_table or store.scheme in self.format.read_in_place
-        if in_place and file.member is None and not self.format.rewrites:
+        if file.member is None and (self.format.is_table or store.scheme in self.format.read_in_place):
             yield Piece(file.path if store.is_local else f"s3://{file.path}", file.name, store.object_store())
             return
         with self.brought.here(file) as piece:
-            if not self.format.rewrites:
-                yield piece
-                return
-            with self.brought.made(f"{file.name} rewritten", lambda to: self.format.rewrite(piece, to)) as path:
-                yield replace(piece, path=str(path))
+            yield piece
 
 
 @contextmanager

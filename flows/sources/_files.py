@@ -11,7 +11,6 @@ import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, ClassVar, cast
 
@@ -19,56 +18,12 @@ import polars as pl
 
 from flows._errors import ExtractError, SourceMissingError, SourceTypeError
 from flows.sources._base import Batch, Malformed, Pushdown
+from flows.sources._broken import STOPPED, Read
 from flows.sources._brought import Piece
 from flows.sources._found import readable, unreadable
-from flows.sources._texts import Unfit
 from transforms._words import did_you_mean
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-
-
-@dataclass(frozen=True)
-class Read:
-    """Some rows of a file.
-
-    Attributes:
-        rows: those whose values have their types.
-        unfit: the others, by their place: 0 is the first of all these rows.
-        texts: of the unfit rows, as JSON objects.
-    """
-
-    rows: pl.DataFrame
-    unfit: tuple[Unfit, ...] = ()
-    texts: tuple[str, ...] = ()
-
-    @property
-    def height(self) -> int:
-        """The number of rows, of both kinds."""
-        return self.rows.height + len(self.unfit)
-
-
-@dataclass(frozen=True)
-class Record:
-    """What stands in a file where a row is expected.
-
-    Attributes:
-        line: where it begins, from 1.
-        raw: its bytes, line end included.
-        problem: why it is no row; None where it is one.
-        plain: the same row as Polars reads it, where `raw` is written in another way.
-        blank: whether nothing stands there, which is neither a row nor broken; Polars would make it nulls.
-    """
-
-    line: int
-    raw: bytes
-    problem: str | None = None
-    plain: bytes | None = None
-    blank: bool = False
-
-    @property
-    def is_row(self) -> bool:
-        """Whether it is a row."""
-        return self.problem is None and not self.blank
 
 
 class Format(ABC):
@@ -98,8 +53,8 @@ class Format(ABC):
         """
 
     @abstractmethod
-    def rows(self, piece: Piece, schema: pl.Schema, ask: Pushdown, skip: int = 0) -> Iterator[Read]:
-        """Stream the rows of one file after the first `skip`; `ask` names its columns.
+    def rows(self, piece: Piece, schema: pl.Schema, ask: Pushdown) -> Iterator[Read]:
+        """Stream the rows of one file; `ask` names its columns.
 
         A format that has types to check may give more rows than the limit.
         """
@@ -112,39 +67,12 @@ class Format(ABC):
         """
         del piece
 
-    def has_records(self, piece: Piece) -> bool:
-        """Whether the file holds records one behind the other, so that broken ones can be taken out."""
-        del piece
-        return False
-
-    def records(self, piece: Piece) -> Iterator[Record]:
-        """Every record of the file, header excluded: good ones and broken ones."""
-        raise NotImplementedError(piece.name)
-
-    def sifted(self, piece: Piece, path: Path) -> Piece:
-        """What is at `path`: the good `records` of a file, one behind the other."""
-        return Piece(str(path), piece.name)
-
-    def is_broken(self, piece: Piece) -> bool:
-        """Whether it is known, without reading the file, that Polars cannot tell its broken records."""
-        del piece
-        return False
-
-    @property
-    def rewrites(self) -> bool:
-        """Whether files are written in a way that Polars cannot read: `rewrite` them first."""
-        return False
-
-    def rewrite(self, piece: Piece, to: Path) -> None:
-        """Write a file as Polars can read it; lines stay lines."""
-        raise NotImplementedError(piece.name, to)
-
     @contextmanager
     def mapped(self, piece: Piece) -> Iterator[None]:
         """Turn what Polars says about a file into our errors, once."""
         try:
             yield
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        except STOPPED as error:
             try:
                 self.require_whole(piece)
             except ExtractError as found:
@@ -205,10 +133,8 @@ def resized(batches: Iterable[Batch], batch_bytes: int) -> Iterator[Batch]:
         yield pl.concat(waiting)
 
 
-def asked(frame: pl.LazyFrame, ask: Pushdown, skip: int = 0) -> Iterator[Read]:
+def asked(frame: pl.LazyFrame, ask: Pushdown) -> Iterator[Read]:
     """What `ask` wants of the rows of a frame whose types are right; a limit counts before a predicate."""
-    if skip:
-        frame = frame.slice(skip)
     if ask.limit is not None:
         frame = frame.head(ask.limit)
     if ask.predicate is not None:

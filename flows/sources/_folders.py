@@ -75,7 +75,7 @@ def constants(
     texts = pl.DataFrame(
         {key: [values[key] for values in keys.values()] for key in names}, schema=dict.fromkeys(names, pl.String)
     )
-    fits = _texts.fits(texts.lazy(), names) if names and files else {}
+    fits = _texts.narrowed(dict.fromkeys(names, _texts.Fits()), texts)
     before = pl.Schema() if known is None else known
     schema = pl.Schema({key: dtypes.get(key) or _texts.inferred([fits], key, before.get(key)) for key in names})
     rows, unfit = _texts.typed(texts, schema)

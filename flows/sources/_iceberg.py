@@ -12,6 +12,7 @@ import polars as pl
 from flows._errors import ExtractError, SourceMissingError
 from flows.sources import _files
 from flows.sources._base import Pushdown
+from flows.sources._broken import Read
 from flows.sources._brought import Piece
 from flows.sources._found import Found
 
@@ -62,10 +63,10 @@ class Iceberg(_files.Format):
         del known
         return _files.same_schema(looks)
 
-    def rows(self, piece: Piece, schema: pl.Schema, ask: Pushdown, skip: int = 0) -> Iterator[_files.Read]:
+    def rows(self, piece: Piece, schema: pl.Schema, ask: Pushdown) -> Iterator[Read]:
         """Stream the rows that `ask` wants."""
         del piece, schema
-        yield from _files.asked(self._scan(), ask, skip)
+        yield from _files.asked(self._scan(), ask)
 
     def _scan(self) -> pl.LazyFrame:
         table: Any = self._table

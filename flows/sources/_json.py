@@ -6,10 +6,12 @@ Lines are streamed. An array is read whole, because Polars can read it in no oth
 from __future__ import annotations
 
 import glob
+import io
 import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NoReturn
 
 import polars as pl
@@ -17,9 +19,11 @@ import polars as pl
 from flows._errors import ExtractError, SourceMissingError, SourceTypeError
 from flows.sources import _files, _texts
 from flows.sources._base import Pushdown
+from flows.sources._blocks import Block, blocks
+from flows.sources._broken import STOPPED, Read, told_by_number
 from flows.sources._brought import Piece
-from flows.sources._files import Read, Record
 from flows.sources._found import readable
+from flows.sources._sieve import Record, judged, sifted
 
 _LARGEST_INT = 2**127
 _LONGEST_INT = 40
@@ -44,9 +48,24 @@ class Json(_files.Format):
         """The fields that any row of the file has, in the order they are met; their types over every row."""
         if _files.is_empty(piece):
             return None
-        schema = self._frame(piece, None).collect_schema()
+        try:
+            schema = self._frame(piece, None).collect_schema()
+        except STOPPED:
+            if not self._has_lines(piece):
+                raise
+            schema = self._schema_of_good_lines(piece)
         self._require_exact(piece, schema)
         return schema
+
+    def _schema_of_good_lines(self, piece: Piece) -> pl.Schema:
+        """What Polars would find, were the broken lines not there."""
+        known = pl.DataFrame()
+        for block in self._blocks(piece):
+            good = b"".join(one.raw for one in _records(block) if one.is_row)
+            if good:
+                found = pl.read_ndjson(io.BytesIO(good), infer_schema_length=None).clear()
+                known = pl.concat([known, found], how="diagonal_relaxed") if known.width else found
+        return known.schema
 
     def agreed(self, looks: Mapping[str, pl.Schema | None], known: pl.Schema | None) -> pl.Schema:
         """The fields that any file has, and those that files had before; types that hold all their values."""
@@ -60,31 +79,39 @@ class Json(_files.Format):
             )
         return pl.Schema({name: self.dtypes.get(name) or _common(name, told) for name in names})
 
-    def rows(self, piece: Piece, schema: pl.Schema, ask: Pushdown, skip: int = 0) -> Iterator[Read]:
-        """Stream the rows; declared columns are read as texts, and typed batch by batch."""
+    def rows(self, piece: Piece, schema: pl.Schema, ask: Pushdown) -> Iterator[Read]:
+        """Stream the rows; declared columns are read as texts, and typed block by block."""
         if _files.is_empty(piece):
             return
         as_read = pl.Schema({name: pl.String() if name in self.dtypes else dtype for name, dtype in schema.items()})
         names = list(ask.columns if ask.columns is not None else schema)
-        for batch in _files.streamed(self._frame(piece, as_read).select(names).slice(skip)):
-            rows, unfit = _texts.typed(batch, schema)
-            texts = tuple(json.dumps(batch.row(one.row, named=True), ensure_ascii=False, default=str) for one in unfit)
-            yield Read(rows, unfit, texts)
+        if not self._has_lines(piece):
+            texts = self._frame(piece, as_read).select(names).collect(engine="in-memory")
+            rows, unfit = _texts.typed(texts, schema)
+            yield Read(rows, told_by_number(texts, unfit))
+            return
 
-    def has_records(self, piece: Piece) -> bool:
+        def read(data: bytes) -> pl.DataFrame:
+            return (
+                pl.read_ndjson(io.BytesIO(data), schema=as_read).select(names) if data else pl.DataFrame(schema=as_read)
+            )
+
+        for block in self._blocks(piece):
+            found = sifted(block, read, _records)
+            rows, unfit = _texts.typed(found.frame.select(names), schema)
+            yield judged(found, rows, unfit, partial(_records, block))
+
+    def _blocks(self, piece: Piece) -> Iterator[Block]:
+        with readable(piece.name), _files.opened(piece.file) as stream:
+            yield from blocks(stream)
+
+    def _has_lines(self, piece: Piece) -> bool:
         """Whether every line is an object."""
         if self.lines is not None:
             return self.lines
         with readable(piece.name), _files.opened(piece.file) as stream:
             first = next((line for line in stream if line.strip()), b"")
         return first.lstrip().startswith(b"{") and first.rstrip().endswith(b"}")
-
-    def records(self, piece: Piece) -> Iterator[Record]:
-        """Every line that is not blank."""
-        with readable(piece.name), _files.opened(piece.file) as stream:
-            for number, line in enumerate(stream, start=1):
-                if line.strip():
-                    yield Record(number, line, _problem(line))
 
     def require_whole(self, piece: Piece) -> None:
         """Read every record, slowly, for the one that is wrong."""
@@ -96,7 +123,7 @@ class Json(_files.Format):
                     raise SourceTypeError(f"{place}: {name!r} is {shape} here and {shapes[name]} before.")
 
     def _frame(self, piece: Piece, schema: pl.Schema | None) -> pl.LazyFrame:
-        if self.has_records(piece):
+        if self._has_lines(piece):
             # Polars takes every name for a glob.
             return pl.scan_ndjson(glob.escape(piece.path), schema=schema, infer_schema_length=None)
         with _files.opened(piece.file) as stream:
@@ -119,12 +146,11 @@ class Json(_files.Format):
 
     def _objects(self, piece: Piece) -> Iterator[tuple[str, dict[str, Any]]]:
         """Every record, with its place in words."""
-        if self.has_records(piece):
-            for record in self.records(piece):
-                place = f"{piece.name!r} line {record.line}"
-                if record.problem is not None:
-                    raise ExtractError(f"{place}: {record.problem}.")
-                yield place, _parsed(record.raw)
+        if self._has_lines(piece):
+            for block in self._blocks(piece):
+                for record in _records(block):
+                    if record.is_row:
+                        yield f"{piece.name!r} line {record.line}", _parsed(record.raw)
             return
         with readable(piece.name), _files.opened(piece.file) as stream:
             whole = stream.read()
@@ -165,10 +191,17 @@ def _without_null(dtype: pl.DataType) -> pl.DataType:
     return pl.String() if dtype == pl.Null() else dtype
 
 
+def _records(block: Block) -> Iterator[Record]:
+    """Every line that is not blank."""
+    for number, line in enumerate(io.BytesIO(block.data), start=block.line):
+        if line.strip():
+            yield Record(number, line, _problem(line))
+
+
 def _problem(line: bytes) -> str | None:
     """Why a line is no object; None where it is one."""
     try:
-        return None if isinstance(_parsed(line), dict) else "this is no JSON object"
+        return None if isinstance(_parsed(line.strip()), dict) else "this is no JSON object"
     except UnicodeDecodeError:
         return "the text is not UTF-8"
     except json.JSONDecodeError as error:

@@ -10,6 +10,7 @@ import polars as pl
 from flows._errors import ExtractError
 from flows.sources import _files
 from flows.sources._base import Pushdown
+from flows.sources._broken import Read
 from flows.sources._brought import Piece
 from flows.sources._found import readable
 
@@ -29,10 +30,10 @@ class Parquet(_files.Format):
         del known
         return _files.same_schema(looks)
 
-    def rows(self, piece: Piece, schema: pl.Schema, ask: Pushdown, skip: int = 0) -> Iterator[_files.Read]:
+    def rows(self, piece: Piece, schema: pl.Schema, ask: Pushdown) -> Iterator[Read]:
         """Stream the rows that `ask` wants."""
         del schema
-        yield from _files.asked(_scan(piece), ask, skip)
+        yield from _files.asked(_scan(piece), ask)
 
     def require_whole(self, piece: Piece) -> None:
         """Read what a whole file ends with."""

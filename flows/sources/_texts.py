@@ -7,7 +7,7 @@ a text that is not a value of its column's type is never made one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import polars as pl
@@ -72,15 +72,14 @@ class Fits:
         filled: whether there is any.
     """
 
-    forms: tuple[int, ...]
-    filled: bool
+    forms: tuple[int, ...] = _ANY
+    filled: bool = False
 
 
-def fits(frame: pl.LazyFrame, names: Sequence[str], *, decimal_comma: bool = False) -> dict[str, Fits]:
-    """What the columns of a frame can be, over every row of it."""
-    found = dict.fromkeys(names, Fits(_ANY, filled=False))
-    for part in (frame.head(_SAMPLED_ROWS), frame):
-        tests = [pl.col(name).count().alias(f"filled {name}") for name in names]
+def narrowed(found: Mapping[str, Fits], rows: pl.DataFrame, *, decimal_comma: bool = False) -> dict[str, Fits]:
+    """What columns can be after `rows` were seen, too."""
+    for part in (rows.head(_SAMPLED_ROWS), rows) if rows.height > _SAMPLED_ROWS else (rows,):
+        tests = [pl.col(name).count().alias(f"filled {name}") for name in found]
         tests += [
             _FORMS[form]
             .fits(_with_point(pl.col(name), _FORMS[form].dtype, decimal_comma))
@@ -89,12 +88,15 @@ def fits(frame: pl.LazyFrame, names: Sequence[str], *, decimal_comma: bool = Fal
             for name, fit in found.items()
             for form in fit.forms
         ]
-        held = part.select(tests).collect(engine="streaming").row(0, named=True) if tests else {}
+        held = part.select(tests).row(0, named=True) if tests else {}
         found = {
-            name: Fits(tuple(form for form in fit.forms if held[f"{form} {name}"]), held[f"filled {name}"] > 0)
+            name: Fits(
+                tuple(form for form in fit.forms if held[f"{form} {name}"]),
+                filled=fit.filled or held[f"filled {name}"] > 0,
+            )
             for name, fit in found.items()
         }
-    return found
+    return dict(found)
 
 
 def inferred(looks: Iterable[Mapping[str, Fits]], name: str, known: pl.DataType | None = None) -> pl.DataType:

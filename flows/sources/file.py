@@ -115,6 +115,7 @@ class File(Source):
         only_new: whether files that were read by a run that published to this target are left out. A file whose size
             or modification (on S3: ETag) changed is new again, as a whole.
         source_file_column: a column with the name of the file; ``true`` calls it ``_lockgate_source_file``.
+        on_malformed: whether a record that is no row goes to quarantine, or stops the run.
         batch_bytes: how much is read at a time.
 
     Out: the columns of the files, in the order of the first one, then those of folders and names; rows file by file, in
