@@ -1,0 +1,171 @@
+"""The chamber of a table in a lake: Parquet files that lie where they will stay, and that no reader knows yet."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from flows._ledger import RunRecord
+from flows._quarantine import Quarantine
+from flows.targets import _booking, _lake_leftovers
+from flows.targets._base import Chamber, Published, Taken, Violation
+from flows.targets._lake import Change, LakeTable
+from flows.targets._lake_changes import Changes
+from flows.targets._lake_fit import LakeFit, fitted
+from flows.targets._staged import StagedFiles
+from transforms._errors import LockgateError
+from validations._contract import SetRule
+
+if TYPE_CHECKING:
+    from flows.targets.data_lake import DataLake
+
+
+class LakeChamber(Chamber):
+    """Staged files of one run, and the change of the table that they will be part of."""
+
+    def __init__(
+        self, options: DataLake, table: LakeTable, record: RunRecord, schema: pl.Schema, folder: Path | None
+    ) -> None:
+        self._options = options
+        self._table = table
+        self._record = record
+        self._given = schema
+        self._temporary = tempfile.TemporaryDirectory(prefix="lockgate-") if folder is None else None
+        self._scratch = Path(self._temporary.name) if self._temporary else folder or Path()
+        table.load()
+        table.journal.clear(alone=False)
+        self._fit: LakeFit = fitted(options, table, schema)
+        self.warnings = self._fit.warnings
+        _lake_leftovers.remove(table)
+        _lake_leftovers.announce(table, record.pipeline, record.run_id)
+        self._staged = self._files("part")
+        self._written: list[StagedFiles] = []
+
+    def _files(self, name: str) -> StagedFiles:
+        return StagedFiles(
+            self._table.store,
+            self._fit.schema,
+            folder=self._table.folder(self._record.run_id),
+            name=f"{name}-{self._record.run_id}",
+            scratch=self._scratch,
+            partition_by=self._fit.partition_by,
+            target_file_bytes=self._options.target_file_bytes,
+            statistics=True,
+        )
+
+    # --- staging ---
+
+    def stage(self, rows: pl.DataFrame) -> None:
+        """Stage a batch in the table's dtypes.
+
+        Raises:
+            TargetTypeError: a value does not survive; names its column.
+        """
+        self._staged.write(self._fit.cast(rows, self._record))
+
+    def seal(self) -> int:
+        """End staging."""
+        return self._staged.seal()
+
+    def audit(self, rules: Sequence[SetRule]) -> list[Violation]:
+        """Hold `rules` against the staged files, reading the columns they ask for."""
+        return self._staged.audit(rules)
+
+    def take(self, violation: Violation) -> Taken:
+        """Take the blamed rows out of the staged files; keys come back in the dtypes of the load."""
+        taken = self._staged.take(violation)
+        return Taken(taken.keys.cast({name: self._given[name] for name in taken.keys.columns}), taken.values)
+
+    # --- publishing ---
+
+    def publish(self, record: RunRecord, quarantine: Quarantine) -> Published:
+        """Work out the change, write the journal's intent, commit, and file the intent away."""
+        journal = self._table.journal
+        earlier = journal.find(record.pipeline, record.run_id)
+        if earlier is not None:
+            return _booking.recall(record, earlier)
+        self._refuse_empty()
+        self._look_again()
+        change, published = self._changed(record)
+        _booking.settle(record, published)
+        commits = bool(change.added or change.removed or not self._table.exists)
+        proof = self._table.proof(record) if commits else {}
+        journal.clear(alone=False)  # once another load is committed, nothing may prove what the last run published
+        journal.intend(record, quarantine, proof)
+        try:
+            if commits:
+                self._table.commit(change, record, self._fit.partition_by)
+        except LockgateError as error:
+            if not self._happened(record, error):
+                journal.withdraw(record)
+                raise
+        journal.settle(record.run_id)
+        self._hand_over(change)
+        return published
+
+    def _refuse_empty(self) -> None:
+        options = self._options
+        by_range, versions = options.delete_range, options.versions
+        dynamic = options.partition_overwrite == "dynamic"
+        empties = (options.write_mode == "overwrite" and not dynamic) or (by_range and not by_range.spans_load)
+        closes = versions is not None and versions.hard_deletes == "close"
+        if (empties or closes) and not options.allow_empty:
+            _booking.refuse_empty(self._staged.rows, self._table.side.label)
+
+    def _look_again(self) -> None:
+        """The change is made for the version that is newest now; rows were staged for the one at the start."""
+        before = (self._table.schema, self._table.partition_by)
+        self._table.load()
+        if (self._table.schema, self._table.partition_by) != before:
+            raise self._table.side.error("busy", "the table was changed while the run was under way. Run again.")
+
+    def _changed(self, record: RunRecord) -> tuple[Change, Published]:
+        self._drop_written()
+
+        def written(frame: pl.LazyFrame) -> StagedFiles:
+            files = self._files(f"kept{len(self._written)}")
+            self._written.append(files)
+            for rows in frame.select(list(self._fit.schema)).collect_batches(engine="streaming", lazy=True):
+                files.write(rows)
+            files.seal()
+            return files
+
+        with self._table.store.mapped():
+            return Changes(self._options, self._fit, self._staged, record, written).made()
+
+    def _happened(self, record: RunRecord, error: LockgateError) -> bool:
+        """The commit may have been made before its answer was lost: only the table knows."""
+        try:
+            return self._table.has(self._table.proof(record))
+        except LockgateError:
+            raise self._table.side.error(
+                "lost",
+                "the connection broke while committing, and nobody answers: whether the load was published is not "
+                "known yet. The next run, and 'history', will find out.",
+            ) from error
+
+    def _hand_over(self, change: Change) -> None:
+        """Files of the commit stay; staged ones that became others go."""
+        committed = {file.path for file in change.added}
+        for files in (self._staged, *self._written):
+            files.files = [file for file in files.files if file.path not in committed]
+            files.remove()
+        _lake_leftovers.withdraw(self._table, self._record.run_id)
+        self._table.tidy()
+
+    def _drop_written(self) -> None:
+        for files in self._written:
+            files.remove()
+        self._written = []
+
+    def discard(self) -> None:
+        """Remove every file that was not committed."""
+        self._staged.remove()
+        self._drop_written()
+        _lake_leftovers.withdraw(self._table, self._record.run_id)
+        if self._temporary is not None:
+            self._temporary.cleanup()
