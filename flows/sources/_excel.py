@@ -33,34 +33,40 @@ class Excel(_files.Format):
 
     def look(self, piece: Piece) -> pl.Schema:
         """Columns, and the types that all their cells have; a column with cells of several types is text."""
-        return self._read(piece, {}).schema
+        sheet = self._read(piece, {})
+        empty = {name for name in sheet.columns if sheet[name].null_count() == sheet.height}
+        return pl.Schema({name: pl.Null() if name in empty else dtype for name, dtype in sheet.schema.items()})
 
     def agreed(self, looks: Mapping[str, pl.Schema], known: pl.Schema | None) -> pl.Schema:
-        """The columns of the first workbook; of an empty column the type it has elsewhere."""
+        """The columns of the first workbook; an empty one has the type that it has elsewhere, numbers are alike."""
         _files.require_same_columns(looks)
-        told = [*looks.values()] if known is None else [known, *looks.values()]
         names = list(next(iter(looks.values())))
         _files.require_declared(self.dtypes, names)
-        types = {name: [schema[name] for schema in told if schema.get(name, pl.Null()) != pl.Null()] for name in names}
-        settled = {name: self.dtypes.get(name) or (types[name] or [pl.String()])[0] for name in names}
-        filled = {
-            file: pl.Schema(
-                {
-                    name: settled[name] if dtype == pl.Null() or name in self.dtypes else dtype
-                    for name, dtype in look.items()
-                }
-            )
-            for file, look in looks.items()
+        told = [*([known] if known is not None else []), *looks.values()]
+        settled = {
+            name: self.dtypes.get(name) or _common([schema.get(name, pl.Null()) for schema in told]) for name in names
         }
-        _files.require_same_types(filled)
+        for file, schema in looks.items():
+            fitted = {
+                name: settled[name] if self._fits(name, dtype, settled[name]) else dtype
+                for name, dtype in schema.items()
+            }
+            _files.require_same_types({next(iter(looks)): pl.Schema(settled), file: pl.Schema(fitted)})
         return pl.Schema(settled)
+
+    def _fits(self, name: str, dtype: pl.DataType, common: pl.DataType) -> bool:
+        return name in self.dtypes or dtype == pl.Null() or (dtype.is_numeric() and common.is_numeric())
 
     def rows(self, piece: Piece, schema: pl.Schema, ask: Pushdown) -> Iterator[Read]:
         """The rows of the sheet, at once."""
         texts: dict[str, pl.DataType] = {name: pl.String() for name in self.dtypes}
         sheet = self._read(piece, texts).select(list(ask.columns if ask.columns is not None else schema))
-        empty = [pl.col(name).cast(schema[name]) for name, dtype in sheet.schema.items() if dtype == pl.Null()]
-        sheet = sheet.with_columns(empty)
+        alike = [
+            pl.col(name).cast(schema[name])
+            for name, dtype in sheet.schema.items()
+            if dtype.is_numeric() or dtype == pl.Null()
+        ]
+        sheet = sheet.with_columns(alike)
         rows, unfit = _texts.typed(sheet, schema)
         yield Read(rows, told_by_number(sheet, unfit))
 
@@ -87,6 +93,11 @@ class Excel(_files.Format):
                 drop_empty_cols=False,
                 raise_if_empty=False,
             )
+
+
+def _common(dtypes: list[pl.DataType]) -> pl.DataType:
+    filled = [dtype for dtype in dtypes if dtype != pl.Null()]
+    return next((dtype for dtype in filled if dtype.is_float()), filled[0] if filled else pl.String())
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from flows.sources._broken import Read
 from flows.sources._brought import Piece
 from flows.sources._found import Found
 
+# Its own planner is a package of its own; where it lacks, Polars says so at every scan.
+os.environ.setdefault("POLARS_ICEBERG_PLANNER", "pyiceberg")
 _NUMBER = re.compile(r"^v?(\d+)")
 #: An option of S3, as pyiceberg calls it.
 _S3 = {
