@@ -122,7 +122,9 @@ class Store:
     @cached_property
     def _opened(self) -> tuple[AbstractFileSystem, str]:
         require_known(self.options, self.scheme)
-        keys = {**self._keys(), "skip_instance_cache": True, "use_listings_cache": False}
+        keys = {**self._keys(), "skip_instance_cache": True}
+        if self.scheme not in {"file", "sftp"}:
+            keys["use_listings_cache"] = False
         fs, path = fsspec.core.url_to_fs(self.url, **(keys if self.scheme != "memory" else {}))
         return fs, path
 
@@ -150,8 +152,7 @@ class Store:
         given = self._revealed()
         headers = {"Authorization": f"Bearer {given['token']}"} if "token" in given else {}
         if "username" in given:
-            login = aiohttp.BasicAuth(given["username"], given.get("password", ""))
-            headers["Authorization"] = login.encode()
+            headers["Authorization"] = aiohttp.encode_basic_auth(given["username"], given.get("password", ""))
         waits = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_SILENT_SECONDS)
         return {"client_kwargs": {"headers": headers, "timeout": waits}}
 
@@ -219,8 +220,8 @@ def _words_of(error: Exception) -> str:
 
 def _diagnosed(error: Exception) -> tuple[str, str]:
     """What an error of a file system means, and what to do next."""
-    kind, text = type(error).__name__, str(error)
     status = getattr(error, "status", None) or 0
+    kind, text = type(error).__name__, "" if status else str(error)
     full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
     signs = {
         ("other", "Install that package beside Lockgate."): isinstance(error, ImportError),

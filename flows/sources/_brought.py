@@ -80,7 +80,7 @@ class Brought:
         if file.store.is_local:
             yield Path(file.path)
         else:
-            with self.made(file.key, lambda to: _downloaded(file, to)) as path:
+            with self.made(f"archive {file.path}", lambda to: _downloaded(file, to)) as path:
                 yield path
 
     @contextmanager

@@ -82,7 +82,8 @@ def constants(
     if unfit:
         raise SourceTypeError(f"{files[unfit[0].row].name!r}: {unfit[0]}. Declare another type in 'dtypes'.")
     if name is not None:
-        rows = rows.with_columns(pl.Series(name, [file.name for file in files], dtype=pl.String))
+        names_of_files = pl.Series(name, [file.name for file in files], dtype=pl.String)
+        rows = rows.with_columns(names_of_files) if names else names_of_files.to_frame()
         schema = pl.Schema({**schema, name: pl.String()})
     return Constants(schema, {file.name: rows[index] for index, file in enumerate(files)} if schema else {})
 
