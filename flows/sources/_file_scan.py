@@ -54,12 +54,19 @@ class FileScan:
         Raises:
             ExtractError: one cannot be read, or they do not agree.
         """
-        looked_at = self.files if not sample or all(file.store.is_local for file in self.files) else self.files[:1]
-        looks = {file.name: self._look(file) for file in looked_at}
         own = None if known is None else pl.Schema({n: t for n, t in known.items() if n not in self.constants.schema})
-        self.schema = self.format.agreed(looks, own)
-        for name in self.constants.schema:
-            self.schema.pop(name, None)  # the folder knows better, as everywhere
+        if not self.files and own is not None:
+            self.schema = own
+            return
+        is_far = not all(file.store.is_local for file in self.files)
+        looks = {file.name: self._look(file) for file in (self.files[:1] if sample and is_far else self.files)}
+        agreed = self.format.agreed(looks, own)
+        if self.constants.name in agreed:
+            raise ExtractError(
+                f"the files have a column {self.constants.name!r} themselves. Give 'source_file_column' another name."
+            )
+        # A folder knows better than the files in it, as everywhere.
+        self.schema = pl.Schema({n: t for n, t in agreed.items() if n not in self.constants.schema})
 
     def _look(self, file: Found) -> object:
         with self._piece(file) as piece, self.format.mapped(piece):

@@ -30,10 +30,12 @@ class Constants:
     Attributes:
         schema: of them.
         values: by the file's name, a row each.
+        name: of the column for the file's name; None for none.
     """
 
     schema: pl.Schema = field(default_factory=pl.Schema)
     values: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    name: str | None = None
 
     def added(self, file: Found, rows: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
         """The rows of a file with those of its constants that are among `names`, in that order."""
@@ -85,7 +87,7 @@ def constants(
         names_of_files = pl.Series(name, [file.name for file in files], dtype=pl.String)
         rows = rows.with_columns(names_of_files) if names else names_of_files.to_frame()
         schema = pl.Schema({**schema, name: pl.String()})
-    return Constants(schema, {file.name: rows[index] for index, file in enumerate(files)} if schema else {})
+    return Constants(schema, {file.name: rows[index] for index, file in enumerate(files)} if schema else {}, name)
 
 
 def folders_of(path: str) -> dict[str, str | None]:
