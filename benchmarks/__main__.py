@@ -1,4 +1,4 @@
-"""Runs every benchmark, or those named: ``python -m benchmarks [batch] [memory] [start] [prefect] [api]``."""
+"""Runs every benchmark, or those named: ``python -m benchmarks [batch] [memory] [start] [prefect] [api] [lake]``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 
-BENCHMARKS = ("start", "batch", "memory", "prefect", "api")
+BENCHMARKS = ("start", "batch", "memory", "prefect", "api", "lake")
 
 
 def main(names: list[str]) -> None:
