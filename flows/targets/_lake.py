@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import polars as pl
 
@@ -40,11 +41,16 @@ class LakeTable(ABC):
     Attributes:
         store: the table's folder, on a disk of this machine or on S3.
         journal: its system files.
+        version: its number; -1 while there is no table.
         schema: its columns, partition columns included; None while there is no table.
         partition_by: its partition columns, in the folders' order.
         files: its files; paths are below the store's.
     """
 
+    #: Whether a partition column can hold an empty text, so that it is not taken for a null.
+    knows_empty_partitions: ClassVar[bool] = True
+
+    version: int = -1
     schema: pl.Schema | None = None
     partition_by: tuple[str, ...] = ()
     files: tuple[StagedFile, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,21 +37,30 @@ class LakeChamber(Chamber):
         self._given = schema
         self._temporary = tempfile.TemporaryDirectory(prefix="lockgate-") if folder is None else None
         self._scratch = Path(self._temporary.name) if self._temporary else folder or Path()
-        table.load()
-        table.journal.clear(alone=False)
-        self._fit: LakeFit = fitted(options, table, schema)
-        self.warnings = self._fit.warnings
-        _lake_leftovers.remove(table)
-        _lake_leftovers.announce(table, record.pipeline, record.run_id)
-        self._staged = self._files("part")
         self._written: list[StagedFiles] = []
+        try:
+            self._fit = self._entered(schema)
+        except BaseException:
+            self._clean_up()
+            raise
+        self.warnings = self._fit.warnings
+        self._staged = self._files("part")
+
+    def _entered(self, schema: pl.Schema) -> LakeFit:
+        table = self._table
+        table.load()
+        fit = fitted(self._options, table, schema)
+        table.journal.clear(alone=False)
+        _lake_leftovers.remove(table)
+        _lake_leftovers.announce(table, self._record.pipeline, self._record.run_id)
+        return fit
 
     def _files(self, name: str) -> StagedFiles:
         return StagedFiles(
             self._table.store,
             self._fit.schema,
             folder=self._table.folder(self._record.run_id),
-            name=f"{name}-{self._record.run_id}",
+            name=f"{name}-{self._record.run_id}-{secrets.token_hex(4)}",  # another attempt has other files
             scratch=self._scratch,
             partition_by=self._fit.partition_by,
             target_file_bytes=self._options.target_file_bytes,
@@ -117,10 +127,12 @@ class LakeChamber(Chamber):
             _booking.refuse_empty(self._staged.rows, self._table.side.label)
 
     def _look_again(self) -> None:
-        """The change is made for the version that is newest now; rows were staged for the one at the start."""
-        before = (self._table.schema, self._table.partition_by)
+        """Rows may be added to any version; rows that replace others are for the version of the start."""
+        before = (self._table.schema, self._table.partition_by, self._table.version)
         self._table.load()
-        if (self._table.schema, self._table.partition_by) != before:
+        now = (self._table.schema, self._table.partition_by, self._table.version)
+        same = 2 if self._options.write_mode == "append" else 3  # of the three facts
+        if now[:same] != before[:same]:
             raise self._table.side.error("busy", "the table was changed while the run was under way. Run again.")
 
     def _changed(self, record: RunRecord) -> tuple[Change, Published]:
@@ -167,5 +179,8 @@ class LakeChamber(Chamber):
         self._staged.remove()
         self._drop_written()
         _lake_leftovers.withdraw(self._table, self._record.run_id)
+        self._clean_up()
+
+    def _clean_up(self) -> None:
         if self._temporary is not None:
             self._temporary.cleanup()

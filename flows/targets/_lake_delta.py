@@ -42,6 +42,8 @@ _WIDER: dict[pl.DataType, pl.DataType] = {
 class DeltaLakeTable(LakeTable):
     """A Delta Lake table, at the version that was newest when it was loaded."""
 
+    knows_empty_partitions = False  # its protocol reads them as nulls
+
     def __init__(self, store: Store) -> None:
         super().__init__(store)
         self._delta: DeltaTable | None = None
@@ -80,10 +82,11 @@ class DeltaLakeTable(LakeTable):
 
             options = self.store.object_store()
             if not DeltaTable.is_deltatable(self._uri, storage_options=options):
-                self._delta, self.schema, self.files, self.partition_by = None, None, (), ()
+                self._delta, self.version, self.schema, self.files, self.partition_by = None, -1, None, (), ()
                 return
             self._delta = DeltaTable(self._uri, storage_options=options)
             self._require_plain(self._delta)
+            self.version = self._delta.version()
             self.schema = _polars_schema(self._delta)
             self.partition_by = tuple(self._delta.metadata().partition_columns)
             self.files = tuple(self._listed(self._delta))

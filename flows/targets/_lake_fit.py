@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from flows.targets.data_lake import DataLake
 
 MOMENT = pl.Datetime("us", "UTC")
+#: Modes that would lose the value of a column that is not delivered.
+_WHOLE = ("upsert", "scd2")
 _PARTITIONS = (pl.String, pl.Date, pl.Boolean, pl.Decimal)
 
 
@@ -60,8 +62,20 @@ class LakeFit:
                     f"column {name!r}: {shown(lost.to_series().head(1))} would be another value in "
                     f"{self.schema[name]}. Nothing was published.",
                 )
-        columns = [pl.col(name).cast(self.schema[name]) for name in self.schema if name in self.loaded]
-        return rows.select(*columns, *self._history(record)).select(list(self.schema))
+        self._require_told_apart(rows)
+        columns = [pl.col(name).cast(self.schema[name]) for name in self.loaded]
+        kept = {*self.loaded, *(self.versions.own_columns if self.versions else ())}
+        empty = [pl.lit(None, dtype).alias(name) for name, dtype in self.schema.items() if name not in kept]
+        return rows.select(*columns, *self._history(record), *empty).select(list(self.schema))
+
+    def _require_told_apart(self, rows: pl.DataFrame) -> None:
+        for name in () if self.table.knows_empty_partitions else self.partition_by:
+            if self.schema[name] == pl.String() and (rows.get_column(name).cast(pl.String) == "").any():
+                raise self.table.side.error(
+                    "type",
+                    f"column {name!r}: '' would be null, because it is a partition column of a Delta table. Give such "
+                    "rows another value with a 'calculate' step. Nothing was published.",
+                )
 
     def _history(self, record: RunRecord) -> list[pl.Expr]:
         if self.versions is None:
@@ -90,18 +104,15 @@ def fitted(options: DataLake, table: LakeTable, schema: pl.Schema) -> LakeFit:
                 "type", f"column {name!r} is kept by scd2 itself. Drop it with a 'map' step, or rename it."
             )
     _require_keys(options, table, schema)
-    carried = table.carried(schema)
     history = dict(zip(own, (MOMENT, MOMENT, pl.Boolean()), strict=False))
     if not table.exists:
-        whole = pl.Schema({**carried, **history})
+        whole = pl.Schema({**table.carried(schema), **history})
         _require_partitions(options.partition_by, whole, table)
         return LakeFit(table, whole, schema, options.partition_by, versions)
-    return _in_existing(options, table, schema, carried, history)
+    return _in_existing(options, table, schema, history)
 
 
-def _in_existing(
-    options: DataLake, table: LakeTable, schema: pl.Schema, carried: pl.Schema, history: dict[str, pl.DataType]
-) -> LakeFit:
+def _in_existing(options: DataLake, table: LakeTable, schema: pl.Schema, history: dict[str, pl.DataType]) -> LakeFit:
     side = table.side
     assert table.schema is not None  # noqa: S101 - the caller asked
     present = {name: dtype for name, dtype in table.schema.items() if name not in history}
@@ -110,7 +121,7 @@ def _in_existing(
         raise side.error(
             "type", f"the table that is there is {theirs} partitioned. Set 'partition_by' to that, or leave it out."
         )
-    drifted = drift(options.schema_contract, carried, present, lambda _present, _delivered: None)
+    drifted = drift(options.schema_contract, schema, present, lambda _present, _delivered: None)
     if drifted.unknown:
         (name, *_others) = drifted.unknown
         raise side.error(
@@ -119,10 +130,15 @@ def _in_existing(
             "Drop or rename it with a 'map' step, or set schema_contract: {columns: evolve}.",
         )
     for name, dtype in table.schema.items():
-        if name not in carried and (name not in history or dtype != history[name]):
-            what = f"needs {history[name]}" if name in history else "the pipeline delivers none"
-            raise side.error("missing", f"the table has a column {name!r} of type {dtype}, and {what}.")
-        if name in carried and not castable(schema[name], dtype):
+        if name in history and dtype != history[name]:
+            raise side.error("type", f"the table's column {name!r} is {dtype}, and scd2 needs {history[name]}.")
+        if name not in schema and name not in history and (options.write_mode in _WHOLE or name in table.partition_by):
+            raise side.error(
+                "missing",
+                f"the table has a column {name!r} of type {dtype}, and the pipeline delivers none. Deliver it: "
+                f"{options.write_mode} writes rows whole.",
+            )
+        if name in schema and not castable(schema[name], dtype):
             raise side.error(
                 "type",
                 f"column {name!r}: {schema[name]} does not fit {dtype} without loss. Cast it with a 'map' step "
@@ -132,7 +148,7 @@ def _in_existing(
     if missing:
         raise side.error("missing", f"the table keeps no history: it has no column {missing[0]!r}. Write another one.")
     loaded = pl.Schema({name: dtype for name, dtype in schema.items() if name not in drifted.discarded})
-    whole = pl.Schema({**table.schema, **drifted.added})
+    whole = pl.Schema({**table.schema, **table.carried(pl.Schema(drifted.added))})
     return LakeFit(table, whole, loaded, table.partition_by, options.versions, tuple(drifted.added), drifted.warnings)
 
 
