@@ -52,7 +52,7 @@ def _of_moments(dtype: pl.Datetime | pl.Duration, pg: PgType) -> Test:
 
 def _in_unit(microseconds: int, digits: int) -> int:
     """So many microseconds in a unit of so many digits, no more than 64 bits count; never more than they were."""
-    return min(_MOST, microseconds * 10**digits // 10**_KEPT)
+    return int(min(_MOST, microseconds * 10**digits // 10**_KEPT))
 
 
 def shown(value: pl.Series) -> str:
