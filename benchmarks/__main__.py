@@ -1,4 +1,4 @@
-"""Runs every benchmark, or those named: ``python -m benchmarks [batch] [memory] [start] [prefect] [api] [lake]``."""
+"""Runs every benchmark, or those named: ``python -m benchmarks [start] [batch] [memory] [files] ...``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 
-BENCHMARKS = ("start", "batch", "memory", "prefect", "api", "lake")
+BENCHMARKS = ("start", "batch", "memory", "prefect", "api", "lake", "files")
 
 
 def main(names: list[str]) -> None:
