@@ -36,12 +36,16 @@ class Format(ABC):
             TargetTypeError: one does not; it is named.
         """
         for column, dtype in schema.items():
-            if any(isinstance(part, self.refused) for part in _parts(dtype)):
+            if not self.carries(dtype):
                 raise side.error(
                     "type",
                     f"column {column!r} is {dtype}, and {self.name} cannot carry that. Turn it into another type with "
                     "a 'calculate' or 'map' step, or write 'parquet'.",
                 )
+
+    def carries(self, dtype: pl.DataType) -> bool:
+        """Whether values of a dtype come back from a file as they went in."""
+        return not any(isinstance(part, self.refused) for part in _parts(dtype))
 
     def fitted(self, rows: pl.DataFrame, side: Side) -> Format:  # noqa: ARG002 - most formats carry every value
         """The format in the way that carries these rows, too.

@@ -118,6 +118,10 @@ class Journal:
         entry = intended or self._read(self._load(pipeline, run_id))
         return entry["record"] if entry else None
 
+    def proofs(self) -> list[Proof]:
+        """What tells, of every load that is not filed away yet, whether it was published."""
+        return [entry["proof"] for _run_id, entry in self._intended()]
+
     def state(self, pipeline: str) -> dict[str, Any]:
         """What the sources of a pipeline had remembered with the newest published load, by their names."""
         state: dict[str, Any] = self._read(self._state(pipeline)) or {}

@@ -78,7 +78,7 @@ class S3Object(Place):
             try:
                 self._put(built, {_RUN: run_id}, condition)
             except OSError as error:
-                if _code(error) in _LOST:
+                if lost(error):
                     raise self.changed() from error
                 raise
 
@@ -149,6 +149,11 @@ class S3Object(Place):
         for upload in listed.get("Uploads", ()):
             if upload["Key"] == self._key and upload["Initiated"] < datetime.now(UTC) - _FORGOTTEN:
                 self._call("abort_multipart_upload", UploadId=upload["UploadId"])
+
+
+def lost(error: OSError) -> bool:
+    """Whether the endpoint says that a condition of a put does not hold: somebody else was first."""
+    return isinstance(error, FileExistsError) or _code(error) in _LOST
 
 
 def _code(error: BaseException | None) -> str | None:
