@@ -45,6 +45,7 @@ class LakeTable(ABC):
         schema: its columns, partition columns included; None while there is no table.
         partition_by: its partition columns, in the folders' order.
         files: its files; paths are below the store's.
+        required: its columns that take no null.
     """
 
     #: Whether a partition column can hold an empty text, so that it is not taken for a null.
@@ -54,6 +55,7 @@ class LakeTable(ABC):
     schema: pl.Schema | None = None
     partition_by: tuple[str, ...] = ()
     files: tuple[StagedFile, ...] = ()
+    required: tuple[str, ...] = ()
 
     def __init__(self, store: Store) -> None:
         self.store = store

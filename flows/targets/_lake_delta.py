@@ -19,6 +19,7 @@ import polars as pl
 from flows._ledger import RunRecord
 from flows._secrets import redact
 from flows._storage import Store
+from flows.targets._delta_demands import refuse_names, refuse_place, refuse_unkept, required
 from flows.targets._journal import Proof
 from flows.targets._lake import Change, LakeTable
 from flows.targets._parts import Statistics
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 _RUN = "lockgate.run"
 _LOOKED_AT = 1_000  # commits, newest first
 _LONGEST = 64  # characters of a text in statistics
-#: What we read and write exactly; a table that needs more (deletion vectors, column mapping) is refused.
-_FEATURES = {"timestampNtz", "appendOnly", "invariants", "checkConstraints", "generatedColumns", "variantType"}
 _REFUSED = (pl.Time, pl.Duration, pl.UInt64, pl.Int128, pl.Null, pl.Object, pl.UInt128)
 _WIDER: dict[pl.DataType, pl.DataType] = {
     pl.UInt8(): pl.Int16(), pl.UInt16(): pl.Int32(), pl.UInt32(): pl.Int64(), pl.Categorical(): pl.String(),
@@ -80,27 +79,18 @@ class DeltaLakeTable(LakeTable):
         with self._mapped():
             from deltalake import DeltaTable  # noqa: PLC0415 - as above
 
+            refuse_place(self.store)
             options = self.store.object_store()
             if not DeltaTable.is_deltatable(self._uri, storage_options=options):
                 self._delta, self.version, self.schema, self.files, self.partition_by = None, -1, None, (), ()
                 return
             self._delta = DeltaTable(self._uri, storage_options=options)
-            self._require_plain(self._delta)
+            refuse_unkept(self._delta, self.side)
+            self.required = required(self._delta)
             self.version = self._delta.version()
             self.schema = _polars_schema(self._delta)
             self.partition_by = tuple(self._delta.metadata().partition_columns)
             self.files = tuple(self._listed(self._delta))
-
-    def _require_plain(self, delta: DeltaTable) -> None:
-        protocol = delta.protocol()
-        asked = {*(protocol.reader_features or ()), *(protocol.writer_features or ())}
-        strange = sorted(asked - _FEATURES)
-        if strange:
-            raise self.side.error(
-                "type", f"the Delta table uses {strange[0]!r}, which Lockgate cannot keep. Write another table."
-            )
-        if any(delta.metadata().configuration.get(key) == "true" for key in ("delta.appendOnly",)):
-            raise self.side.error("permission", "the Delta table takes no changes (delta.appendOnly).")
 
     def _listed(self, delta: DeltaTable) -> Iterator[StagedFile]:
         actions = pl.DataFrame(delta.get_add_actions(flatten=True))
@@ -118,6 +108,7 @@ class DeltaLakeTable(LakeTable):
 
     def carried(self, schema: pl.Schema) -> pl.Schema:
         """Delta's own types: signed integers, microseconds, texts for categories."""
+        refuse_names(pl.Schema({**(self.schema or {}), **schema}), self.side)
         found = {}
         for name, dtype in schema.items():
             carried = _carried(dtype)

@@ -63,10 +63,20 @@ class LakeFit:
                     f"{self.schema[name]}. Nothing was published.",
                 )
         self._require_told_apart(rows)
+        self._require_filled(rows)
         columns = [pl.col(name).cast(self.schema[name]) for name in self.loaded]
         kept = {*self.loaded, *(self.versions.own_columns if self.versions else ())}
         empty = [pl.lit(None, dtype).alias(name) for name, dtype in self.schema.items() if name not in kept]
         return rows.select(*columns, *self._history(record), *empty).select(list(self.schema))
+
+    def _require_filled(self, rows: pl.DataFrame) -> None:
+        for name in self.table.required:
+            if name in self.loaded and rows.get_column(name).has_nulls():
+                raise self.table.side.error(
+                    "constraint",
+                    f"a row has no {name!r}, and the table's column takes no null. Add a 'not_null' rule to "
+                    "quality_rules so that such rows go to quarantine. Nothing was published.",
+                )
 
     def _require_told_apart(self, rows: pl.DataFrame) -> None:
         for name in () if self.table.knows_empty_partitions else self.partition_by:
@@ -132,6 +142,10 @@ def _in_existing(options: DataLake, table: LakeTable, schema: pl.Schema, history
     for name, dtype in table.schema.items():
         if name in history and dtype != history[name]:
             raise side.error("type", f"the table's column {name!r} is {dtype}, and scd2 needs {history[name]}.")
+        if name not in schema and name not in history and name in table.required:
+            raise side.error(
+                "missing", f"the table's column {name!r} of type {dtype} takes no null, and the pipeline delivers none."
+            )
         if name not in schema and name not in history and (options.write_mode in _WHOLE or name in table.partition_by):
             raise side.error(
                 "missing",

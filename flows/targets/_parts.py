@@ -112,4 +112,7 @@ def _merged(parts: Sequence[Any]) -> Statistics:
     ranged = [part for part in parts if part.has_min_max]
     if not ranged:
         return Statistics(None, None, nulls)
-    return Statistics(min(part.min for part in ranged), max(part.max for part in ranged), nulls)
+    try:
+        return Statistics(min(part.min for part in ranged), max(part.max for part in ranged), nulls)
+    except (OverflowError, ValueError):  # Python has no such date
+        return Statistics(None, None, nulls)
