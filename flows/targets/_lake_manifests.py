@@ -46,7 +46,7 @@ class ManifestTable(LakeTable):
     def __init__(self, store: Store, versions_kept: int) -> None:
         super().__init__(store)
         self._versions_kept = versions_kept
-        self._version = -1
+        self.version = -1
 
     @property
     def _root(self) -> Path:
@@ -67,9 +67,9 @@ class ManifestTable(LakeTable):
             newest = self._newest()
             if newest is None:
                 self._require_free()
-                self._version, self.schema, self.files, self.partition_by = -1, None, (), ()
+                self.version, self.schema, self.files, self.partition_by = -1, None, (), ()
                 return
-        self._version, self.schema = newest.version, newest.schema
+        self.version, self.schema = newest.version, newest.schema
         self.files, self.partition_by = newest.files, newest.partition_by
         if self.store.is_local:
             with suppress(LockgateError):  # somebody who may only read; the next run mends it
@@ -139,7 +139,7 @@ class ManifestTable(LakeTable):
 
     def proof(self, record: RunRecord) -> Proof:
         """The run, and the number that its version gets."""
-        return {"run": record.run_id, "version": self._version + 1}
+        return {"run": record.run_id, "version": self.version + 1}
 
     def has(self, proof: Proof) -> bool:
         """Whether the version of that number is that run's."""
@@ -151,7 +151,7 @@ class ManifestTable(LakeTable):
         removed = {file.path for file in change.removed}
         kept = [file for file in self.files if file.path not in removed]
         with self.store.mapped():
-            if self.store.fs.exists(self._place(self._version + 1)):  # some endpoints know no conditions
+            if self.store.fs.exists(self._place(self.version + 1)):  # some endpoints know no conditions
                 raise self._late()
             if not self.store.is_local:
                 self._create(self._next([*kept, *change.added], change, record, partition_by))
@@ -161,7 +161,7 @@ class ManifestTable(LakeTable):
                 with _version_folders.completed(self._root, record.run_id, change.added, kept):
                     self._create(self._next(files, change, record, partition_by))
             except FileNotFoundError as error:  # so old by now that its files were removed
-                if self._numbers()[:1] > [self._version]:
+                if self._numbers()[:1] > [self.version]:
                     raise self._late() from error
                 raise
         with suppress(LockgateError):  # it is committed; whoever loads the table next mends the link
@@ -172,7 +172,7 @@ class ManifestTable(LakeTable):
     ) -> Manifest:
         now = datetime.now(UTC).isoformat()
         whose = (record.run_id, record.pipeline, now)
-        return Manifest(self._version + 1, *whose, change.schema, tuple(partition_by), tuple(files))
+        return Manifest(self.version + 1, *whose, change.schema, tuple(partition_by), tuple(files))
 
     def _create(self, manifest: Manifest) -> None:
         """Write a manifest where there is none.
@@ -193,7 +193,7 @@ class ManifestTable(LakeTable):
                 raise self._late() from error
 
     def _late(self) -> LockgateError:
-        return self.side.error("busy", f"another run committed version {self._version + 1} first. Run again.")
+        return self.side.error("busy", f"another run committed version {self.version + 1} first. Run again.")
 
     def _lead(self, run_id: str) -> None:
         """Let the link lead to the newest version, which is this run's as far as the caller knows."""
@@ -214,6 +214,8 @@ class ManifestTable(LakeTable):
             past = [manifest for number in numbers[ends : ends + _LOOKED_BACK] if (manifest := self._read(number))]
             self._remove_files(kept, past)
             self._remove_manifests(numbers[max(ends, _MANIFESTS_KEPT) :])
+            if self.store.is_local:
+                self._remove_halves()
 
     def _remove_files(self, kept: Sequence[Manifest], past: Sequence[Manifest]) -> None:
         needed = {file.path for manifest in kept for file in manifest.files}
@@ -245,6 +247,13 @@ class ManifestTable(LakeTable):
         places = [self._place(number) for number in numbers if number not in asked]
         if places:
             self.store.fs.rm(places)
+
+    def _remove_halves(self) -> None:
+        """Remove what killed runs had not written to its end."""
+        forgotten = (datetime.now(UTC) - _FORGOTTEN).timestamp()
+        for hidden in (*Path(self._manifests).glob(".*.new"), *self._root.glob(f".{LINK}.*.new")):
+            if hidden.lstat().st_mtime < forgotten:
+                hidden.unlink(missing_ok=True)
 
 
 def _create_file(place: Path, text: bytes, run_id: str) -> None:

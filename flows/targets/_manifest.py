@@ -19,6 +19,8 @@ from flows.targets._staged import StagedFile
 #: The folder that every version's files are in.
 VERSIONS = "versions"
 _FORMAT = 1
+#: What Polars raises for bytes that are no Arrow schema.
+_UNREADABLE = (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
 _AS_TEXT: dict[type[pl.DataType], Callable[[str], Any]] = {pl.Date: date.fromisoformat, pl.Decimal: Decimal}
 
 
@@ -73,7 +75,7 @@ class Manifest:
             files = tuple(_file(one, typed) for one in said["files"])
             who = (said["run_id"], said["pipeline"], said["committed_at"])
             return cls(version, *who, schema, tuple(said["partition_by"]), files)
-        except (KeyError, TypeError, AttributeError, ArithmeticError, pl.exceptions.PolarsError) as error:
+        except (KeyError, TypeError, AttributeError, ArithmeticError, *_UNREADABLE) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
