@@ -6,7 +6,7 @@ import secrets
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -49,6 +49,7 @@ class LakeChamber(Chamber):
     def _entered(self, schema: pl.Schema) -> LakeFit:
         table = self._table
         table.load()
+        self._began_with = self._columns()
         fit = fitted(self._options, table, schema)
         table.journal.clear(alone=False)
         _lake_leftovers.remove(table)
@@ -127,13 +128,19 @@ class LakeChamber(Chamber):
             _booking.refuse_empty(self._staged.rows, self._table.side.label)
 
     def _look_again(self) -> None:
-        """Rows may be added to any version; rows that replace others are for the version of the start."""
-        before = (self._table.schema, self._table.partition_by, self._table.version)
+        """Rows may be added to any version; rows that replace others are for the version that was seen last.
+
+        Other columns are never for this chamber, also not for its second attempt: it staged without them.
+        """
+        version = self._table.version
         self._table.load()
-        now = (self._table.schema, self._table.partition_by, self._table.version)
-        same = 2 if self._options.write_mode == "append" else 3  # of the three facts
-        if now[:same] != before[:same]:
+        fitting = (self._began_with, (self._fit.schema, self._fit.partition_by, self._began_with[2]))
+        other = self._columns() not in fitting
+        if other or (self._table.version != version and self._options.write_mode != "append"):
             raise self._table.side.error("busy", "the table was changed while the run was under way. Run again.")
+
+    def _columns(self) -> tuple[Any, ...]:
+        return self._table.schema, self._table.partition_by, self._table.required
 
     def _changed(self, record: RunRecord) -> tuple[Change, Published]:
         self._drop_written()

@@ -14,6 +14,7 @@ from flows.targets._fitting import castable, comes_back
 from flows.targets._journal import FOLDER
 from flows.targets._lake import LakeTable
 from flows.targets._modes import Scd2
+from flows.targets._partitions import is_plain
 from flows.targets._refusals import replaced
 from flows.targets._schema_contract import drift
 from transforms._words import did_you_mean
@@ -181,6 +182,12 @@ def _require_keys(options: DataLake, table: LakeTable, schema: pl.Schema) -> Non
 
 def _require_partitions(partition_by: tuple[str, ...], schema: pl.Schema, table: LakeTable) -> None:
     for name in partition_by:
+        if not is_plain(name):
+            raise table.side.error(
+                "type",
+                f"column {name!r} cannot be in partition_by: not every reader would find it by the name of its folder. "
+                "Rename it with a 'map' step (rename: {...}).",
+            )
         if name not in schema:
             raise table.side.error(
                 "missing", f"partition_by names no column {name!r}.{did_you_mean(name, schema, word='Present')}"

@@ -42,13 +42,18 @@ def withdraw(table: LakeTable, run_id: str) -> None:
 
 
 def remove(table: LakeTable) -> None:
-    """Remove what killed runs staged, unless it was committed; a failure is left to the next run."""
+    """Remove what killed runs staged, unless it was committed; a failure is left to the next run.
+
+    Args:
+        table: at its newest version; files of that are safe, whatever became of the ledger.
+    """
     with suppress(LockgateError), table.store.mapped():
         dead = {run_id: said for run_id, said in _announced(table).items() if not _may_live(said)}
         lost = [run_id for run_id, said in dead.items() if not _was_published(table, run_id, said)]
+        known = {f"{table.store.path}/{file.path}" for file in table.files}
         for place in table.store.fs.find(table.store.path) if lost else ():
             name = place.rpartition("/")[2]
-            if f"/{FOLDER}/" not in place and any(run_id in name for run_id in lost):
+            if f"/{FOLDER}/" not in place and place not in known and any(run_id in name for run_id in lost):
                 table.store.fs.rm_file(place)
         for run_id in dead:
             withdraw(table, run_id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import mmap
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ import polars as pl
 #: What a folder is called for a null, by everybody who knows hive.
 NULL = "__HIVE_DEFAULT_PARTITION__"
 _HELD_BYTES = 32_000_000
+#: What cannot be in a folder's name, or means something to those who look for files.
+_UNFIT = re.compile(r"[\x00-\x1f\x7f/=%\\*?\[\]{}#]")
 
 Key = tuple[Any, ...]
 
@@ -34,8 +37,20 @@ def hive_text(value: object) -> str:
 
 
 def hive_folder(partition: Mapping[str, object]) -> str:
-    """The folder of a partition: ``year=2024/city=S%C3%A3o%20Paulo``."""
-    return "/".join(f"{quote(name, safe='')}={hive_text(value)}" for name, value in partition.items())
+    """The folder of a partition: ``year=2024/city=S%C3%A3o%20Paulo``.
+
+    Readers decode the values, and few of them the names: a name stays as it is, unless it could be no folder's.
+    """
+    return "/".join(f"{_UNFIT.sub(_quoted, name)}={hive_text(value)}" for name, value in partition.items())
+
+
+def is_plain(name: str) -> bool:
+    """Whether a partition column's name is the folder's too, so that every reader finds the column by it."""
+    return not _UNFIT.search(name)
+
+
+def _quoted(match: re.Match[str]) -> str:
+    return quote(match[0], safe="")
 
 
 class Partitions:
