@@ -9,11 +9,16 @@ from __future__ import annotations
 import codecs
 import io
 import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, TypeVar
+
+Result = TypeVar("Result")
 
 BLOCK_BYTES = 4_000_000
+_AT_ONCE = 2
 _LONGEST_RECORD = 16_000_000
 _BOM = b"\xef\xbb\xbf"
 _UNREADABLE = "lockgate-unreadable"
@@ -82,6 +87,22 @@ def _cut(data: bytes, eol: bytes, quote: bytes, escape: bytes) -> int:
     if before:
         return before
     return end if len(data) > _LONGEST_RECORD else 0
+
+
+def in_order(work: Callable[[Block], Result], found: Iterator[Block]) -> Iterator[Result]:
+    """What `work` makes of each block, in their order; some blocks are worked on at the same time."""
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="lockgate-block") as pool:
+        waiting: deque[Future[Result]] = deque()
+        try:
+            for block in found:
+                waiting.append(pool.submit(work, block))
+                if len(waiting) > _AT_ONCE:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for one in waiting:
+                one.cancel()
 
 
 class Recoded(io.RawIOBase):

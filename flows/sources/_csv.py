@@ -21,7 +21,7 @@ import polars as pl
 from flows._errors import ExtractError, SourceMissingError
 from flows.sources import _files, _texts
 from flows.sources._base import Pushdown
-from flows.sources._blocks import Block, Recoded, blocks
+from flows.sources._blocks import Block, Recoded, blocks, in_order
 from flows.sources._broken import Read
 from flows.sources._brought import Piece
 from flows.sources._csv_records import Dialect, RaggedRows, lines_of, records
@@ -98,8 +98,9 @@ class Csv(_files.Format):
         if header is None:
             return None
         found = {name: _texts.Fits() for name in header.names if name not in self.dtypes}
-        for block in self._blocks(piece, header) if found else ():
-            frame = self._sifted(block, header, (*found, header.names[-1])).frame
+        names = (*found, header.names[-1])
+        frames = in_order(lambda block: self._sifted(block, header, names).frame, self._blocks(piece, header))
+        for frame in frames if found else ():
             found = _texts.narrowed(found, frame, decimal_comma=self.decimal_comma)
         return Look(header.names, found)
 
@@ -124,10 +125,13 @@ class Csv(_files.Format):
         if header is None:
             return
         names = ask.columns if ask.columns is not None else tuple(schema)
-        for block in self._blocks(piece, header):
+
+        def work(block: Block) -> Read:
             found = self._sifted(block, header, (*names, header.names[-1]))
             rows, unfit = _texts.typed(found.frame.select(names), schema, decimal_comma=self.decimal_comma)
-            yield judged(found, rows, unfit, partial(self._records, block, header))
+            return judged(found, rows, unfit, partial(self._records, block, header))
+
+        yield from in_order(work, self._blocks(piece, header))
 
     def records(self, piece: Piece) -> Iterator[Record]:
         """Every record behind the header."""

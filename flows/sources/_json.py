@@ -19,7 +19,7 @@ import polars as pl
 from flows._errors import ExtractError, SourceMissingError, SourceTypeError
 from flows.sources import _files, _texts
 from flows.sources._base import Pushdown
-from flows.sources._blocks import Block, blocks
+from flows.sources._blocks import Block, blocks, in_order
 from flows.sources._broken import STOPPED, Read, told_by_number
 from flows.sources._brought import Piece
 from flows.sources._found import readable
@@ -96,10 +96,12 @@ class Json(_files.Format):
                 pl.read_ndjson(io.BytesIO(data), schema=as_read).select(names) if data else pl.DataFrame(schema=as_read)
             )
 
-        for block in self._blocks(piece):
+        def work(block: Block) -> Read:
             found = sifted(block, read, _records)
             rows, unfit = _texts.typed(found.frame.select(names), schema)
-            yield judged(found, rows, unfit, partial(_records, block))
+            return judged(found, rows, unfit, partial(_records, block))
+
+        yield from in_order(work, self._blocks(piece))
 
     def _blocks(self, piece: Piece) -> Iterator[Block]:
         with readable(piece.name), _files.opened(piece.file) as stream:

@@ -151,7 +151,7 @@ def typed(
     """
     texts = {name: dtypes[name] for name, dtype in batch.schema.items() if dtype == pl.String() != dtypes[name]}
     point = {name: _with_point(pl.col(name), dtype, decimal_comma) for name, dtype in texts.items()}
-    quick = batch.with_columns(_quick(point[name], dtype).alias(name) for name, dtype in texts.items())
+    quick = batch.with_columns(_quick(point[name], dtype, batch[name]).alias(name) for name, dtype in texts.items())
     slow = [name for name, dtype in texts.items() if _lost(batch, quick, name) or _may_be_beyond(batch[name], dtype)]
     if not slow:
         return quick, ()
@@ -178,13 +178,14 @@ def _with_point(text: pl.Expr, dtype: pl.DataType, decimal_comma: bool) -> pl.Ex
     return text.str.replace_many([".", ","], ["?", "."])
 
 
-def _quick(text: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """Values of texts written as most files write them; null for the others."""
+def _quick(text: pl.Expr, dtype: pl.DataType, texts: pl.Series) -> pl.Expr:
+    """Values of texts written as most files write them, and alike; null for the others."""
     match kind(dtype):
         case "date":
             return _as_date(text)
         case "timestamp":
-            return pl.coalesce(_parsed(f"%Y-%m-%d{between}%H:%M:%S%.f")(text) for between in ("T", " "))
+            between = "T" if texts.head(_SAMPLED_ROWS).str.contains("T", literal=True).any() else " "
+            return _parsed(f"%Y-%m-%d{between}%H:%M:%S%.f")(text)
         case "integer" | "real":
             return text.cast(dtype, strict=False)
     return _lenient(text, dtype)
