@@ -7,6 +7,7 @@ Sources and targets share this module. It is the only place that knows how a URL
 from __future__ import annotations
 
 import errno
+import re
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -188,7 +189,7 @@ class Store:
         what, advice = _diagnosed(error)
         if isinstance(error, ImportError) and self.scheme == "sftp":
             advice = "Install it: pip install 'lockgate[sftp]'."
-        said = redact(" ".join(_words_of(error).split()))
+        said = redact(" ".join(_COLOURS.sub("", _words_of(error)).split()))
         return self.side.error(what, f"{self.shown!r}: {said.rstrip('.')}. {advice}")
 
 
@@ -198,6 +199,9 @@ _UNREACHABLE = ("unreachable", "Check the address, and that the server is up; th
 _MISSING = ("missing", "Check the name.")
 _FULL = ("resources", "Free some space, then run again.")
 _BAD_KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "Access Key Id", "ignature", "redential", "uthentication")
+_COLOURS = re.compile(r"\x1b\[\d*m")
+#: How the object store of Polars and Delta Lake says it.
+_NOBODY_SAID = ("client error (Connect)", "tcp connect error", "dns error", "operation timed out")
 _NOBODY = (
     "ConnectionError",
     "Timeout",
@@ -230,7 +234,8 @@ def _diagnosed(error: Exception) -> tuple[str, str]:
         ("permission", "Grant it, or use another user."): status == _FORBIDDEN or isinstance(error, PermissionError),
         _UNREACHABLE: status >= _SERVER_FAULT
         or isinstance(error, ConnectionError | TimeoutError | socket.gaierror)
-        or any(sign in kind for sign in _NOBODY),
+        or any(sign in kind for sign in _NOBODY)
+        or any(sign in text for sign in _NOBODY_SAID),
         _FULL: full,
     }
     return next((meaning for meaning, found in signs.items() if found), ("other", "See what the place says about it."))

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from deltalake.transaction import AddAction, RemoveAction
 
 _RUN = "lockgate.run"
+#: A server that does not answer is told soon; a run has retries of its own.
+_PATIENCE = {"max_retries": "3", "retry_timeout": "30s", "connect_timeout": "10s"}
 _LOOKED_AT = 1_000  # commits, newest first
 _LONGEST = 64  # characters of a text in statistics
 _REFUSED = (pl.Time, pl.Duration, pl.UInt64, pl.Int128, pl.Null, pl.Object, pl.UInt128)
@@ -50,6 +52,10 @@ class DeltaLakeTable(LakeTable):
     @property
     def _uri(self) -> str:
         return self.store.path if self.store.is_local else f"{self.store.scheme}://{self.store.path}"
+
+    @property
+    def _options(self) -> dict[str, str]:
+        return {} if self.store.is_local else {**self.store.object_store(), **_PATIENCE}
 
     @contextmanager
     def _mapped(self) -> Iterator[None]:
@@ -80,7 +86,7 @@ class DeltaLakeTable(LakeTable):
             from deltalake import DeltaTable  # noqa: PLC0415 - as above
 
             refuse_place(self.store)
-            options = self.store.object_store()
+            options = self._options
             if not DeltaTable.is_deltatable(self._uri, storage_options=options):
                 self._delta, self.version, self.schema, self.files, self.partition_by = None, -1, None, (), ()
                 return
@@ -136,7 +142,7 @@ class DeltaLakeTable(LakeTable):
         with self._mapped():
             from deltalake import DeltaTable  # noqa: PLC0415 - as above
 
-            options = self.store.object_store()
+            options = self._options
             if not DeltaTable.is_deltatable(self._uri, storage_options=options):
                 return False
             delta = DeltaTable(self._uri, storage_options=options)
@@ -161,7 +167,7 @@ class DeltaLakeTable(LakeTable):
                     added,
                     mode="error",
                     partition_by=list(partition_by),
-                    storage_options=self.store.object_store(),
+                    storage_options=self._options,
                     commit_properties=properties,
                 )
                 return

@@ -233,6 +233,7 @@ def require_writable(table: LakeTable) -> None:
     """
     probe = f"{table.store.path}/{FOLDER}/probe-{os.getpid()}"
     with table.store.mapped():
-        table.store.fs.makedirs(f"{table.store.path}/{FOLDER}", exist_ok=True)
+        if table.store.is_local:  # on S3 it would make the bucket
+            table.store.fs.makedirs(f"{table.store.path}/{FOLDER}", exist_ok=True)
         table.store.fs.pipe_file(probe, b"")
         table.store.fs.rm_file(probe)

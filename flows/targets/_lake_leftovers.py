@@ -29,7 +29,8 @@ def announce(table: LakeTable, pipeline: str, run_id: str) -> None:
     who = {"pipeline": pipeline, "host": socket.gethostname(), "pid": os.getpid()}
     text = json.dumps({**who, "at": datetime.now(UTC).isoformat()})
     with table.store.mapped():
-        table.store.fs.makedirs(_folder(table), exist_ok=True)
+        if table.store.is_local:  # on S3 it would make the bucket
+            table.store.fs.makedirs(_folder(table), exist_ok=True)
         table.store.fs.pipe_file(f"{_folder(table)}/{run_id}.json", text.encode())
 
 

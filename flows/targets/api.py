@@ -79,6 +79,8 @@ class Api(Target):
 
     Attributes:
         url: http or https.
+        method: with which rows are sent.
+        authentication: how the API knows who sends; as for a source of type ``api``.
         headers: values are secrets: ``X-Tenant: ${TENANT}``.
         batch_rows: how many rows are in a call.
         body: ``rows``, ``row``, or an object with one of them in it.

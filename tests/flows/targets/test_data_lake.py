@@ -625,7 +625,8 @@ import sys, duckdb, polars as pl, pyarrow.dataset as ds
 from deltalake import DeltaTable
 path, rows = sys.argv[1], []
 files = DeltaTable(path).file_uris()
-rows.append(duckdb.sql(f"SELECT count(*), sum(id) FROM read_parquet({files!r}, hive_partitioning = true)").fetchone())
+query = f"SELECT count(*), sum(id) FROM read_parquet({files!r}, hive_partitioning = true)"
+rows.append(duckdb.sql(query).fetchall()[0])
 table = DeltaTable(path).to_pyarrow_table()
 rows.append((table.num_rows, sum(table['id'].to_pylist())))
 frame = pl.scan_delta(path).filter(pl.col('id') > 0).collect()
