@@ -7,6 +7,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +32,7 @@ def safe(name: str) -> str:
 def replacing(place: Path) -> Iterator[Path]:
     """A hidden file beside `place` that becomes it at the end of the block, or is removed if that fails."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    hidden = place.with_name(f".{place.name[:_LONGEST_NAME]}.{os.getpid()}.new")
+    hidden = place.with_name(f".{place.name[:_LONGEST_NAME]}.{os.getpid()}-{secrets.token_hex(4)}.new")
     try:
         yield hidden
         sync(hidden)
