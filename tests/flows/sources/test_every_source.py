@@ -236,7 +236,8 @@ PLACES = [
     "file csv",
     "file ndjson",
     "file json",
-    "file parquet", "file ipc",
+    "file parquet",
+    "file ipc",
 ]
 
 
