@@ -783,12 +783,13 @@ def test_readers_see_whole_loads(wal: bool, target: Make, load: Load, rows: Rows
     # Python's own module would not see the locks of the driver in the same process.
     connect: Any = adbc_driver_sqlite.dbapi.connect if kind == "sqlite" else duckdb.connect
     seen: set[tuple[Any, ...]] = set()
-    done = threading.Event()
+    ready, done = threading.Event(), threading.Event()
 
     def read() -> None:
         with closing(connect(str(file))) as connection, closing(connection.cursor()) as cursor:
             if kind == "sqlite":
                 cursor.execute("PRAGMA busy_timeout = 5000")
+            ready.set()
             while not done.is_set():
                 cursor.execute("SELECT count(*), count(DISTINCT substr(name, 1, 1)) FROM t")
                 seen.update(cursor.fetchall())
@@ -798,6 +799,7 @@ def test_readers_see_whole_loads(wal: bool, target: Make, load: Load, rows: Rows
     thread = threading.Thread(target=read)
     thread.start()
     try:
+        assert ready.wait(30)  # DuckDB lets nobody in who wants to write while somebody only looks
         for turn in range(6):
             load(target(write_mode="overwrite", primary_key="id"), people(*range(500), name="ab"[turn % 2]))
     finally:

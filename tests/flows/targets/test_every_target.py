@@ -293,8 +293,9 @@ class InFile(Place):
     @staticmethod
     def _csv(path: Path, schema: pl.Schema) -> pl.DataFrame:
         with path.open(encoding="utf-8", newline="") as lines:
-            assert next(csv.reader(lines)) == schema.names()  # Polars does not take the quotes off names
-        return pl.read_csv(path, has_header=False, skip_rows=1, schema=schema)
+            header = next(csv.reader(lines))  # Polars does not take the quotes off names
+        present = {name: schema.get(name) or pl.String() for name in header}
+        return pl.read_csv(path, has_header=False, skip_rows=1, schema=present)
 
     def everything(self) -> object:
         return {path: path.read_bytes() if path.is_file() else None for path in sorted(self.home.rglob("*"))}
