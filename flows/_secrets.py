@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NoReturn, Self
 from urllib.parse import quote, unquote
 
@@ -30,6 +30,13 @@ _SEARCHED_LENGTH = 4
 #: Shorter texts are stars only where they stand as a word: ``calcu***`` would tell what "late" is.
 _LONG_LENGTH = 8
 _HARMLESS = {"application_name", "connect_timeout", "dbname", "host", "port", "sslmode", "target_session_attrs", "user"}
+#: Names of headers, parameters and options of which the standards say that they hold no secret. Their texts are
+#: words like "read" and "true", which would become stars in every message.
+_PUBLIC = {
+    *("accept", "accept-charset", "accept-encoding", "accept-language", "content-type", "user-agent"),
+    *("audience", "grant_type", "resource", "response_type", "scope"),
+    *("anon", "aws_region", "aws_skip_signature", "host_key_policy", "port", "region", "timeout"),
+}
 _HOST = r"(?:\[[\da-fA-F:.]+\]|[\w.$%{}-]*)(?::(?:\d*|\$\{\w+\}))?"
 _URL = re.compile(
     r"(?P<scheme>[A-Za-z][\w+.-]*)://(?:(?P<user>[^/?#@:\s]*)(?P<password>:[^/?#@]*)?@)?"
@@ -64,10 +71,12 @@ class Secret:
         Raises:
             SecretError: a reference cannot be resolved; the message names it and what to set.
         """
-        found = (part if isinstance(part, str) else part.value(os.environ) for part in self.__parts)
-        revealed = "".join(found)
+        revealed = self._resolved()
         _revealed.update(_hidden_parts(revealed))
         return revealed
+
+    def _resolved(self) -> str:
+        return "".join(part if isinstance(part, str) else part.value(os.environ) for part in self.__parts)
 
     @property
     def shown(self) -> str:
@@ -120,6 +129,18 @@ class Secret:
             return cls(value)
         except MalformedReferenceError as error:
             raise PydanticCustomError("secret_reference", "{reason}", {"reason": str(error)}) from None
+
+
+def revealed(named: Mapping[str, Secret]) -> dict[str, str]:
+    """The texts of headers, parameters or options; of one with a public name the text is not hidden from now on.
+
+    Raises:
+        SecretError: a reference cannot be resolved.
+    """
+    return {
+        name: secret._resolved() if name.lower() in _PUBLIC else secret.reveal()  # noqa: SLF001 - of this module
+        for name, secret in named.items()
+    }
 
 
 def redact(text: str, secrets: Iterable[Secret] = ()) -> str:

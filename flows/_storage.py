@@ -19,7 +19,7 @@ import fsspec
 from fsspec.spec import AbstractFileSystem
 from pydantic import BeforeValidator
 
-from flows._secrets import Secret, redact
+from flows._secrets import Secret, redact, revealed
 from flows._sides import Side
 from transforms._words import did_you_mean
 
@@ -165,7 +165,7 @@ class Store:
         return ours
 
     def _revealed(self) -> dict[str, str]:
-        return {name: option.reveal() for name, option in self.options.items()}
+        return revealed(self.options)
 
     @contextmanager
     def mapped(self) -> Iterator[None]:

@@ -18,7 +18,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from flows import _server
+from flows import _secrets, _server
 from flows._embedded import Server, is_installed
 
 #: Nothing in a throwaway server has to survive a crash.
@@ -44,6 +44,12 @@ os.environ |= {
 
 def pytest_unconfigure() -> None:
     HOME.cleanup()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_was_revealed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test reveals is no secret to the next: "read" may be a token there, and a word here."""
+    monkeypatch.setattr(_secrets, "_revealed", dict(_secrets._revealed))
 
 
 @pytest.fixture(scope="session")

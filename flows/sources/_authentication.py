@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from flows._secrets import Secret
+from flows._secrets import Secret, revealed
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~\w-]+", re.ASCII)
 #: What RFC 6750 lets a token be; nothing else may get into a header.
@@ -148,7 +148,7 @@ class OAuth2ClientCredentials(_Keys):
 
     def form(self) -> dict[str, str]:
         """What is sent for a token."""
-        more = {name: value.reveal() for name, value in self.access_token_request_data.items()}
+        more = revealed(self.access_token_request_data)
         login = {"client_id": self.client_id.reveal(), "client_secret": self.client_secret.reveal()}
         return {"grant_type": "client_credentials", **login, **more}
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 import httpx
 from httpx_retries import Retry
 
-from flows._secrets import Redacting, redact
+from flows._secrets import Redacting, redact, revealed
 from flows._sides import Side
 from flows.sources._answers import LATER, PASSING, Answer, Judge, Passing, first_of, phrase, retry_after
 from flows.sources._authentication import BadToken, OAuth2ClientCredentials, Signature, Signer
@@ -49,7 +49,7 @@ class Client:
         self._options = options
         self._side = side
         self._judge = Judge(options, side, header)
-        self._headers = {name: value.reveal() for name, value in options.headers.items()}
+        self._headers = revealed(options.headers)
         self._origin = origin_of(httpx.URL(options.url))
         self._signer = Signer(options.authentication, self._token)
         self._pace = Pace(options.rate_limit.a_second if options.rate_limit else None)

@@ -46,7 +46,7 @@ class PostgresChamber(Chamber):
             with self.side.mapped():
                 self._prepare()
         except BaseException:
-            self._connection.close()
+            _session.closed(self._connection)
             raise
 
     # --- staging ---
@@ -264,7 +264,7 @@ class PostgresChamber(Chamber):
             if not (self._connection.closed or self._connection.broken):
                 self._connection.rollback()
                 execute(self._connection, f"DROP TABLE IF EXISTS {self.staged.quoted}")
-        self._connection.close()
+        _session.closed(self._connection)
 
 
 def _row_checks(layout: Layout) -> tuple[RowCheck, ...]:

@@ -7,11 +7,17 @@ earlier session left behind is nobody's, and is dropped by the next one.
 from __future__ import annotations
 
 import hashlib
+import time
+from contextlib import closing, suppress
+from typing import NoReturn
 
-from flows._postgres import Connection, PostgresSide, execute, literal, quote
+from flows._postgres import Connection, Foreign, PostgresSide, execute, literal, quote
 from flows.targets._catalog import TableInfo
 from flows.targets._system import SCHEMA
 from flows.targets._table import PostgresTable
+
+#: The server may need a moment to see that a killed run's connection is gone.
+_PATIENCE_SECONDS = 1.0
 
 
 def opened(table: PostgresTable, purpose: str) -> Connection:
@@ -25,16 +31,29 @@ def opened(table: PostgresTable, purpose: str) -> Connection:
         with table.side.mapped():
             _lock(connection, table.describe(connection), table.side)
     except BaseException:
-        connection.close()
+        closed(connection)
         raise
     return connection
 
 
+def closed(connection: Connection) -> None:
+    """Let go of the lock, and then of the connection, whose end the server would notice a moment later."""
+    with closing(connection), suppress(*Foreign):
+        if not (connection.closed or connection.broken):
+            connection.rollback()
+            execute(connection, "SELECT pg_advisory_unlock_all()")
+
+
 def _lock(connection: Connection, table: TableInfo, side: PostgresSide) -> None:
     key = f"hashtextextended({literal(f'lockgate: {table.schema}.{table.name}')}, 0)"
-    row = execute(connection, f"SELECT pg_try_advisory_lock({key})").fetchone()
-    if row and row[0]:
-        return
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while execute(connection, f"SELECT pg_try_advisory_lock({key})").fetchone() != (True,):
+        if time.monotonic() > deadline:
+            _refuse(connection, key, side)
+        time.sleep(0.02)
+
+
+def _refuse(connection: Connection, key: str, side: PostgresSide) -> NoReturn:
     holder = execute(
         connection,
         f"WITH k AS (SELECT {key} AS key) "

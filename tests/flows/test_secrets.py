@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from flows._errors import ConfigError, SecretError
 from flows._references import MalformedReferenceError
-from flows._secrets import Redacting, Secret, redact
+from flows._secrets import Redacting, Secret, redact, revealed
 
 PASSWORD = "hunter2-Zx"
 
@@ -268,6 +268,15 @@ def test_every_form_of_a_known_password_becomes_stars():
 )
 def test_a_short_secret_is_not_told_by_the_words_around_it(text, cleaned):
     assert redact(text, [Secret("late")]) == cleaned
+
+
+def test_a_word_under_a_public_name_is_used_and_stays_a_word():
+    named = {"scope": Secret("readonly"), "Accept": Secret("${KIND:-text/csv}"), "X-Key": Secret("ledger-key")}
+
+    texts = revealed(named)
+
+    assert texts == {"scope": "readonly", "Accept": "text/csv", "X-Key": "ledger-key"}
+    assert redact("readonly text/csv by ledger-key") == "readonly text/csv by ***"
 
 
 def test_what_was_revealed_once_stays_hidden():

@@ -382,6 +382,19 @@ def test_a_second_run_is_told_who_holds_the_target(target: Make, load: Load) -> 
     assert load(target(), people(1)).inserted == 1
 
 
+def test_a_lock_that_is_about_to_go_is_waited_for(target: Make, load: Load) -> None:
+    chamber = target().open(RunRecord.start("killed", "t", "1"), people().schema)
+    chamber.stage(people(1))
+    chamber.seal()
+    end = threading.Timer(0.3, chamber.discard)  # as the server ends the session of a process that was killed
+    end.start()
+
+    published = load(target(), people(2))
+
+    end.join()
+    assert published.inserted == 1
+
+
 def test_what_a_dead_run_left_is_dropped_by_the_next(target: Make, load: Load, connect: Connect) -> None:
     chamber = target().open(RunRecord.start("dead", "t", "1"), people().schema)
     chamber.stage(people(1))

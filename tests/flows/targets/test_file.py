@@ -186,7 +186,7 @@ def test_our_own_source_reads_what_was_written(loads: Loads, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["parts/{part}.csv", "parts/{part}.parquet", "parts/{part}.ndjson"])
 def test_parts_end_when_they_are_large_enough(loads: Loads, path: str) -> None:
-    rows = pl.DataFrame({"id": range(100_000)}).with_columns(text=pl.col("id").hash().cast(pl.String))
+    rows = pl.DataFrame({"id": range(400_000)}).with_columns(text=pl.col("id").hash().cast(pl.String))
     batches = [rows[first : first + 5_000] for first in range(0, rows.height, 5_000)]
 
     loads.load(loads.target(path, target_file_bytes=200_000), *batches)
@@ -195,7 +195,7 @@ def test_parts_end_when_they_are_large_enough(loads: Loads, path: str) -> None:
     read = pl.concat(pl.read_csv(file) if file.suffix == ".csv" else pl.read_parquet(file) if file.suffix == ".parquet"
                      else pl.read_ndjson(file) for file in files)  # fmt: skip
     assert len(files) > 2
-    assert all(150_000 < file.stat().st_size < 900_000 for file in files[:-1])
+    assert all(150_000 < file.stat().st_size < 2_000_000 for file in files[:-1])  # some rows are still on their way
     assert_frame_equal(read.cast(dict(rows.schema)), rows)
 
 
