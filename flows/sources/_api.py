@@ -15,14 +15,16 @@ from urllib.parse import quote
 import polars as pl
 
 from flows._errors import SourceMissingError
+from flows._http.calls import Call, shown_url
+from flows._http.client import Client
+from flows._http.loop import run
 from flows._sides import Side
-from flows.sources import _files, _texts, _walk
+from flows.sources import _files, _texts
 from flows.sources._base import Batch, Context, Extract, Pushdown
-from flows.sources._calls import Call, shown_url
-from flows.sources._client import Client
 from flows.sources._landing import Landing
 from flows.sources._lines import Lines
 from flows.sources._records import Selector, Spool, require_some
+from flows.sources._walk import Walk
 from transforms._words import counted, did_you_mean
 
 if TYPE_CHECKING:
@@ -111,7 +113,7 @@ class _Scan:
         landing = self._landing(context)
         try:
             with self.spool:
-                _walk.run(lambda: self._landed(landing, sample=context.sample))
+                run(lambda: self._landed(landing, sample=context.sample))
         finally:
             if landing is not None:
                 landing.flush()
@@ -137,7 +139,7 @@ class _Scan:
                 asyncio.timeout(options.total_timeout_seconds),
                 Client(options, self.side, options.pagination.header) as client,
             ):
-                walk = _walk.Walk(
+                walk = Walk(
                     client, landing, options.pagination, selector, self.side, at_once=options.concurrency, sample=sample
                 )
                 async with aclosing(walk.pages(self._calls())) as pages:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import polars as pl
 
+from flows._http.calls import Call, Page, parsed, shown_url
 from flows._sides import Side
-from flows.sources._calls import Call, Page, parsed, shown_url
 
 _FILE_BYTES = 8_000_000
 _FILE_PAGES = 2_000

@@ -6,8 +6,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from flows.sources._calls import Call, Page
-from flows.sources._jsonpaths import JsonPath, value_at
+from flows._http.calls import Call, Page
+from flows._http.jsonpaths import JsonPath, value_at
 from flows.sources._ways import Lost, Way, has_more, with_value
 
 

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from flows.sources._calls import Call, Page
-from flows.sources._jsonpaths import JsonPath, value_at
+from flows._http.calls import Call, Page
+from flows._http.jsonpaths import JsonPath, value_at
 from flows.sources._numbered import Offset, PageNumber
 from flows.sources._signs import link_in, more_in
 from flows.sources._ways import Lost, Way, has_more, with_value

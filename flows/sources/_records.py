@@ -9,9 +9,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any, Self
 
+from flows._http.calls import Page
+from flows._http.jsonpaths import compiled, values_at
 from flows._sides import Side
-from flows.sources._calls import Page
-from flows.sources._jsonpaths import compiled, values_at
 
 _ENCODED = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=float).encode
 _SHOWN_NAMES = 12

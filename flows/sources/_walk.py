@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import suppress
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
+from flows._http.calls import Call, Page
+from flows._http.client import Client
 from flows._sides import Side
-from flows.sources._calls import Call, Page
-from flows.sources._client import Client
 from flows.sources._landing import Landing
 from flows.sources._records import Record, Selector
 from flows.sources._ways import Lost, Way
@@ -158,37 +157,3 @@ class _Ahead(Generic[T]):
         finally:
             await self._items.aclose()
         await self._queue.put(end)
-
-
-def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine to its end in a thread with a loop of its own; whoever calls may have a loop already.
-
-    An interrupt of the caller cancels the work, and waits a moment for it to clean up.
-    """
-    results: list[T] = []
-    errors: list[BaseException] = []
-    loop = asyncio.new_event_loop()
-    task: asyncio.Task[T] = loop.create_task(work())
-
-    def target() -> None:
-        asyncio.set_event_loop(loop)
-        try:
-            results.append(loop.run_until_complete(task))
-        except BaseException as error:  # noqa: BLE001 - raised by the caller
-            errors.append(error)
-        finally:
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.close()
-
-    thread = threading.Thread(target=target, name="lockgate-api", daemon=True)
-    thread.start()
-    try:
-        while thread.is_alive():
-            thread.join(_POLL_SECONDS)  # a wait without end would not be interrupted by Ctrl-C
-    except BaseException:
-        loop.call_soon_threadsafe(task.cancel)
-        thread.join(_PATIENCE_SECONDS)
-        raise
-    if errors:
-        raise errors.pop()
-    return results.pop()

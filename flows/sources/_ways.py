@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from flows.sources._calls import Call, Page
-from flows.sources._jsonpaths import value_at
+from flows._http.calls import Call, Page
+from flows._http.jsonpaths import value_at
 
 
 class Lost(Exception):  # noqa: N818 - a verdict, turned into an ExtractError that knows the source

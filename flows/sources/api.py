@@ -9,59 +9,22 @@ from typing import Annotated, Any, Literal, Self
 import polars as pl
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from flows._http.authentication import Authentication, HeaderName, HttpUrl
+from flows._http.jsonpaths import JsonPath
+from flows._http.options import RateLimit, ResponseAction
 from flows._secrets import Secret
-from flows.sources._authentication import Authentication, HeaderName, HttpUrl
 from flows.sources._base import OUTSIDE, Context, Extract, Source, source
-from flows.sources._jsonpaths import JsonPath
 from flows.sources._pagination import Auto, Pagination
 from flows.sources._texts import require_readable
 from transforms._errors import Path
 from transforms._types import dtype_named
 
-_SECONDS = {"second": 1, "minute": 60, "hour": 3600}
 _Value = str | int | float | bool
 """What can stand in a query."""
 
 
 class _Keys(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-class RateLimit(_Keys):
-    """How many calls may be made in a span of time; they are spread over it evenly, retries among them.
-
-    Attributes:
-        requests: how many.
-        per: in what.
-    """
-
-    requests: Annotated[int, Field(ge=1)]
-    per: Literal["second", "minute", "hour"] = "second"
-
-    @property
-    def a_second(self) -> float:
-        """Calls a second."""
-        return self.requests / _SECONDS[self.per]
-
-
-class ResponseAction(_Keys):
-    """What to do with an answer of this status, with this text in its body, or both; the first that fits counts.
-
-    Attributes:
-        status: such as 404.
-        content: a text that the body holds.
-        action: `ignore` takes it for a page without records, the last one; `retry` asks again; `fail` stops.
-    """
-
-    status: Annotated[int, Field(ge=100, le=599)] | None = None
-    content: Annotated[str, Field(min_length=1)] | None = None
-    action: Literal["ignore", "retry", "fail"]
-
-    @model_validator(mode="after")
-    def _fits_something(self) -> Self:
-        if self.status is None and self.content is None:
-            raise ValueError("'status' is missing. Write it, or 'content'.")
-        return self
 
 
 class ForEach(_Keys):

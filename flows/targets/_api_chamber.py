@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from flows._errors import RefusedError
+from flows._http.loop import run
 from flows._ledger import RunRecord
 from flows._quarantine import Quarantine
 from flows._storage import Store
-from flows.sources._walk import run
 from flows.targets import _booking
 from flows.targets._base import Chamber, Published, Taken, Violation
 from flows.targets._durable import Lock, safe

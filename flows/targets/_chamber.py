@@ -17,11 +17,12 @@ import polars as pl
 import psycopg
 
 from flows._errors import LoadError, TargetConnectionLostError
-from flows._ledger import Rows, RunRecord
+from flows._ledger import RunRecord
 from flows._postgres import Foreign, execute, literal, quote, uri
 from flows._quarantine import Quarantine
 from flows.targets import _grants, _guards, _publish, _refusals, _session, _system, _ways
 from flows.targets._base import Chamber, Published, Taken, Violation
+from flows.targets._booking import recall, settle
 from flows.targets._catalog import Index
 from flows.targets._layout import Layout
 from flows.targets._publish import Staged
@@ -179,18 +180,18 @@ class PostgresChamber(Chamber):
             earlier = self._look_again(record.run_id, error)
             if earlier is None:
                 raise
-            return _recall(record, earlier)
+            return recall(record, earlier)
 
     def _publish(self, record: RunRecord, quarantine: Quarantine) -> Published:
         with self.side.mapped(), self._connection.transaction():
             earlier = _system.find(self._connection, record.run_id)
             if earlier is not None:
-                return _recall(record, earlier)
+                return recall(record, earlier)
             execute(self._connection, f"SET LOCAL lock_timeout = '{self.options.lock_timeout_seconds}s'")
             self._guard()
             _system.write_quarantine(self._connection, record, quarantine)
             published = self._published(record)
-            _settle(record, published)
+            settle(record, published)
             _system.write(self._connection, record)
             _system.write_state(self._connection, record)
             execute(self._connection, f"DROP TABLE IF EXISTS {self.staged.quoted}")
@@ -279,20 +280,3 @@ def _row_checks(layout: Layout) -> tuple[RowCheck, ...]:
         for column in layout.columns
         if column.writing.survives is not None
     )
-
-
-def _settle(record: RunRecord, published: Published) -> None:
-    """Book what the target did, hold the counts against each other, and close the record."""
-    record.rows.written = published.inserted + published.updated
-    record.rows.unchanged = published.unchanged
-    record.balance()
-    record.published = published.how
-    record.finish("published" if published.changed else "unchanged")
-
-
-def _recall(record: RunRecord, earlier: dict[str, Any]) -> Published:
-    """Take over what an earlier attempt of the same run published before its answer was lost."""
-    record.rows = Rows(**earlier["rows"])
-    record.published = earlier["published"]
-    record.finish(earlier["status"])
-    return Published(record.rows.written, unchanged=record.rows.unchanged, how=earlier["published"])

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from flows._http.answers import Answer, Judge
+from flows._http.authentication import Signature
+from flows._http.calls import Call, Page, parsed
+from flows._http.client import Client
+from flows._http.loop import run
 from flows._sides import Side
-from flows.sources._answers import Answer, Judge
-from flows.sources._authentication import Signature
-from flows.sources._calls import Call, Page, parsed
-from flows.sources._client import Client
-from flows.sources._walk import run
 
 if TYPE_CHECKING:
     from flows.targets.api import Api
@@ -36,7 +36,7 @@ class _Receipts(Judge):
     """Takes refusals of rows for answers, too: what is in them is for who sent the rows."""
 
     def __init__(self, options: Api, side: Side) -> None:
-        super().__init__(options, side, None)  # type: ignore[arg-type] # what it asks of a source, this target has too
+        super().__init__(options, side, None)
         self._refusals = options.refused_statuses
 
     def page(self, call: Call, answer: Answer) -> Page:
@@ -62,7 +62,7 @@ class Sender(Client):
     """The API of one target, for the time of one load."""
 
     def __init__(self, options: Api, side: Side) -> None:
-        super().__init__(options, side, None)  # type: ignore[arg-type] # as above
+        super().__init__(options, side, None)
         self._judge = _Receipts(options, side)
         self._key_header = options.idempotency_key_header
 
@@ -84,7 +84,7 @@ class _Asker(Sender):
 
     def __init__(self, options: Api, side: Side) -> None:
         super().__init__(options, side)
-        self._judge = _Doorbell(options, side, None)  # type: ignore[arg-type] # as above
+        self._judge = _Doorbell(options, side, None)
 
 
 def reached(options: Api, side: Side) -> None:

@@ -18,10 +18,10 @@ from urllib.parse import quote
 import polars as pl
 
 from flows._errors import RefusedError
+from flows._http.calls import Page
+from flows._http.jsonpaths import value_at, values_at
 from flows._secrets import redact
 from flows._sides import Side
-from flows.sources._calls import Page
-from flows.sources._jsonpaths import value_at, values_at
 from flows.targets._outbox import Outbox
 from flows.targets._sender import Letter, Sender
 from transforms._words import counted

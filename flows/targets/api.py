@@ -10,14 +10,14 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from flows._home import home
+from flows._http.authentication import Authentication, HeaderName, HttpUrl
+from flows._http.calls import shown_url
+from flows._http.jsonpaths import JsonPath
+from flows._http.options import RateLimit, ResponseAction
 from flows._ledger import RunRecord
 from flows._quarantine import Quarantine
 from flows._secrets import Secret
 from flows._sides import Side
-from flows.sources._authentication import Authentication, HeaderName, HttpUrl
-from flows.sources._calls import shown_url
-from flows.sources._jsonpaths import JsonPath
-from flows.sources.api import RateLimit, ResponseAction
 from flows.targets._base import Chamber, Target, target
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ class Api(Target):
     # What the client asks of every API, and is not for the configuration of this one.
     response_actions: ClassVar[tuple[ResponseAction, ...]] = ()
     max_response_bytes: ClassVar[int] = 64_000_000
+    has_decimals: ClassVar[bool] = False
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flows._http.calls import Call, Page, shown_url
 from flows._sides import Side
-from flows.sources._calls import Call, Page, shown_url
 from flows.sources._lines import Lines
 from flows.sources._records import Selector, Spool
 

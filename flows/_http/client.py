@@ -12,21 +12,19 @@ import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import httpx
 from httpx_retries import Retry
 
+from flows._http.answers import LATER, PASSING, Answer, Judge, Passing, first_of, phrase, retry_after
+from flows._http.authentication import BadToken, OAuth2ClientCredentials, Signature, Signer
+from flows._http.calls import Call, Page, origin_of, parsed, shown_url
+from flows._http.options import Options
+from flows._http.pace import Pace
 from flows._secrets import Redacting, redact, revealed
 from flows._sides import Side
-from flows.sources._answers import LATER, PASSING, Answer, Judge, Passing, first_of, phrase, retry_after
-from flows.sources._authentication import BadToken, OAuth2ClientCredentials, Signature, Signer
-from flows.sources._calls import Call, Page, origin_of, parsed, shown_url
-from flows.sources._pace import Pace
 from transforms._errors import LockgateError
-
-if TYPE_CHECKING:
-    from flows.sources.api import Api
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 _MOST_REDIRECTS = 10
@@ -44,7 +42,7 @@ class Client:
         header: that of an answer which leads to the next page.
     """
 
-    def __init__(self, options: Api, side: Side, header: str | None) -> None:
+    def __init__(self, options: Options, side: Side, header: str | None) -> None:
         logging.getLogger("httpx").addFilter(_REDACTING)  # it logs every URL, with its query
         self._options = options
         self._side = side

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import httpx
 from httpx_retries import Retry
 
+from flows._http.calls import Call, Page, parsed
+from flows._http.options import Options, ResponseAction
 from flows._secrets import redact
 from flows._sides import Side
-from flows.sources._calls import Call, Page, parsed
 from transforms._errors import LockgateError
 from transforms._words import counted
-
-if TYPE_CHECKING:
-    from flows.sources.api import Api, ResponseAction
 
 LATER = "Run again later"
 #: A call that was too early, too often, or met a server in trouble may be made again.
@@ -49,7 +46,7 @@ class Judge:
         side: the end that errors belong to.
     """
 
-    def __init__(self, options: Api, side: Side, header: str | None) -> None:
+    def __init__(self, options: Options, side: Side, header: str | None) -> None:
         self._options = options
         self._side = side
         self._header = header
