@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from transforms._errors import LockgateError
@@ -165,13 +165,14 @@ def ours(text: str, frame: pl.DataFrame) -> list[Any]:
 many = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 doubles = (
     st.floats(-9e15, 9e15)
-    | st.sampled_from([float("nan"), float("inf"), float("-inf"), -0.0, 1e15, 5e-324])
+    | st.sampled_from([float("nan"), float("inf"), float("-inf"), -0.0, 1e15, 1e15 + 0.5, 5e-324])
     | st.integers(-(10**9), 10**9).map(float)
 )
 
 
 @many
 @given(values=st.lists(doubles, min_size=1, max_size=50))
+@example(values=[1e15 + 0.5, -1.25e15 - 0.25, 9e15])
 def test_doubles_are_written_alike(connection: psycopg.Connection, values: list[float]) -> None:
     theirs = computed(connection, "a::text", {"a": ("float8", values)})
     assert ours("a::text", pl.DataFrame({"a": values})) == theirs

@@ -147,7 +147,7 @@ def test_a_token_is_renewed_before_it_expires(web):
     web.answers["/items"] = slow
 
     assert ids(source.model_copy(update={"concurrency": 1})) == [0, 1, 2, 3, 4, 5]
-    assert len(given) == 2
+    assert len(given) > 1
 
 
 def test_a_token_that_is_refused_is_renewed_once(web):
