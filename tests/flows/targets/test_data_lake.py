@@ -37,6 +37,7 @@ from flows._ledger import RunRecord
 from flows._quarantine import Quarantine
 from flows.targets._base import Published
 from flows.targets.data_lake import DataLake
+from tests._python import Child
 
 FORMATS = ("delta", "parquet")
 DAY = date(2024, 1, 1)
@@ -504,8 +505,7 @@ def test_killed_at_any_moment_a_load_is_there_whole_or_not_at_all(lake: Lake, mo
     number = 0
     for delay in (0.05, 0.11, 0.17, 0.23):
         asked = json.dumps([keys, str(lake.folder), number])
-        with subprocess.Popen([sys.executable, "-c", CHILD, asked], stdout=subprocess.PIPE, text=True) as child:
-            assert child.stdout is not None
+        with Child(CHILD, asked) as child:
             assert child.stdout.readline().split() == ["begin", str(number)]
             time.sleep(delay * random.uniform(0.5, 3))
             child.send_signal(signal.SIGKILL)

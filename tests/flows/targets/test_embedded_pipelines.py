@@ -21,6 +21,7 @@ from flows import pipeline
 from flows._config import load
 from flows._home import home
 from flows._ledger import RunRecord
+from tests._python import Child
 
 ROWS = 20_000
 CONFIG = """
@@ -95,9 +96,8 @@ class Run:
         return done.returncode, json.loads(done.stdout)
 
     @contextmanager
-    def started(self) -> Iterator[subprocess.Popen[str]]:
-        command = (sys.executable, "-c", CHILD, str(self.config))
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+    def started(self) -> Iterator[Child]:
+        with Child(CHILD, str(self.config)) as child:
             try:
                 yield child
             finally:
@@ -109,7 +109,6 @@ class Run:
 
     def kill_when(self, line: str, times: int = 1) -> None:
         with self.started() as child:
-            assert child.stdout is not None
             for said in child.stdout:
                 times -= said.strip() == line
                 if not times:

@@ -42,6 +42,7 @@ from flows.sources._base import Pushdown
 from flows.sources.file import File as FileSource
 from flows.targets._base import Published
 from flows.targets.file import File
+from tests._python import Child
 from validations._checks import SetRule
 from validations.rules.unique import unique
 
@@ -614,11 +615,10 @@ MOMENTS = [
 
 
 def _child(path: str, moment: str, number: int) -> tuple[str, bool]:
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, path, moment, str(number)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode in {0, -signal.SIGKILL}, done.stderr
-    return done.stdout.split()[0], done.stdout.endswith("done\n")
+    child = Child(CHILD, path, moment, str(number))
+    output, errors = child.communicate()
+    assert child.returncode in {0, -signal.SIGKILL}, errors
+    return output.split()[0], output.endswith("done\n")
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -34,6 +32,7 @@ from flows.targets._lake import Change
 from flows.targets._lake_manifests import ManifestTable
 from flows.targets._manifest import Manifest, comes_back
 from flows.targets._staged import StagedFile, StagedFiles
+from tests._python import Child
 
 SIDE = Side("target", "target t")
 NESTED = pl.Struct({"a": pl.List(pl.Struct({"b": pl.Decimal(5, 1), "c": pl.Enum(["x", "y"])})), "n": pl.Null()})
@@ -599,7 +598,7 @@ while True:
 def test_a_killed_run_leaves_a_version_that_was_committed(here: Store) -> None:
     chance = random.Random(7)
     for kill in range(5):
-        process = subprocess.Popen([sys.executable, "-c", KILLED, here.path], stdout=subprocess.PIPE, text=True)
+        process = Child(KILLED, here.path)
         assert process.stdout is not None
         for _line in range(1 + kill % 2):
             process.stdout.readline()
