@@ -72,9 +72,14 @@ def main() -> None:
         seconds, read = json.loads(said.read_text())
         files = sum(1 for _file in (folder / "lake").rglob("*.parquet"))
         size = sum(file.stat().st_size for file in (folder / "lake").rglob("*.parquet"))
+        log = sum(file.stat().st_size for file in (folder / "lake").glob("_delta_log/*.json"))
     for format_ in ("delta", "parquet"):
         ours, peer = costs[format_].seconds, costs["peer"].seconds
         print(f"{f'{format_} against write_deltalake':58} {peer:7.2f} s {ours:7.2f} s {ours / peer:6.2f}x")
-    verdict = "ok" if read < size / 10 else "MISSED"
+    # Delta reads its own log back four times; the rows that lie there must add nothing to that.
+    verdict = "ok" if read < 4 * log + size / 100 else "MISSED"
     print(f"publishing {files:,} files to Delta: {seconds:.2f} s, {size / 1e6:.1f} MB lie there, ", end="")
-    print(f"{read / 1e6:.2f} MB were read  (goal: not read back) {verdict}", flush=True)
+    print(
+        f"{read / 1e6:.2f} MB were read, the log is {log / 1e6:.2f} MB  (goal: rows are not read back) {verdict}",
+        flush=True,
+    )

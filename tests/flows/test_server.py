@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import httpx
 import pytest
+from httpx_retries import Retry, RetryTransport
 
 from flows._server import PrefectServerError, Server, ensure, main, stop
 
@@ -177,7 +178,8 @@ def test_one_server_for_all_and_it_schedules_and_it_stops(answering, monkeypatch
 
 def assert_schedules(api):
     """A deployment with a schedule gets scheduled runs: a mismatch of sqlalchemy would make none, and say nothing."""
-    with httpx.Client(base_url=api) as client:
+    busy = Retry(total=10, backoff_factor=0.2, allowed_methods=["POST"])  # its SQLite is locked now and then: 503
+    with httpx.Client(base_url=api, transport=RetryTransport(retry=busy)) as client:
         flow = client.post("/flows/", json={"name": "nightly"}).raise_for_status().json()["id"]
         schedule = {"interval": 3600, "anchor_date": datetime.now(UTC).isoformat()}
         deployment = {"name": "nightly", "flow_id": flow, "schedules": [{"schedule": schedule, "active": True}]}
