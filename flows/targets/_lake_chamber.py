@@ -44,6 +44,7 @@ class LakeChamber(Chamber):
             self._clean_up()
             raise
         self.warnings = self._fit.warnings
+        self.row_checks = self._fit.row_checks() if options.schema_contract.data_type == "quarantine" else ()
         self._staged = self._files("part")
 
     def _entered(self, schema: pl.Schema) -> LakeFit:

@@ -18,6 +18,7 @@ from flows.targets._partitions import is_plain
 from flows.targets._refusals import replaced
 from flows.targets._schema_contract import drift
 from transforms._words import did_you_mean
+from validations._contract import RowCheck
 
 if TYPE_CHECKING:
     from flows.targets.data_lake import DataLake
@@ -70,6 +71,24 @@ class LakeFit:
         empty = [pl.lit(None, dtype).alias(name) for name, dtype in self.schema.items() if name not in kept]
         return rows.select(*columns, *self._history(record), *empty).select(list(self.schema))
 
+    def row_checks(self) -> tuple[RowCheck, ...]:
+        """That every value is the same in the table, as checks of rows."""
+        found = {name: comes_back(dtype, self.schema[name]) for name, dtype in self.loaded.items()}
+        checks = {name: survives(pl.col(name)) for name, survives in found.items() if survives}
+        for name in self._with_empty_as_null:
+            told_apart = pl.col(name).cast(pl.String) != ""
+            checks[name] = checks[name] & told_apart if name in checks else told_apart
+        return tuple(
+            RowCheck(f"data_type: {name} does not fit {self.schema[name]}", "quarantine", name, check)
+            for name, check in checks.items()
+        )
+
+    @property
+    def _with_empty_as_null(self) -> list[str]:
+        """Partition columns in which an empty text would be a null."""
+        names = () if self.table.knows_empty_partitions else self.partition_by
+        return [name for name in names if self.schema[name] == pl.String()]
+
     def _require_filled(self, rows: pl.DataFrame) -> None:
         for name in self.table.required:
             if name in self.loaded and rows.get_column(name).has_nulls():
@@ -80,8 +99,8 @@ class LakeFit:
                 )
 
     def _require_told_apart(self, rows: pl.DataFrame) -> None:
-        for name in () if self.table.knows_empty_partitions else self.partition_by:
-            if self.schema[name] == pl.String() and (rows.get_column(name).cast(pl.String) == "").any():
+        for name in self._with_empty_as_null:
+            if (rows.get_column(name).cast(pl.String) == "").any():
                 raise self.table.side.error(
                     "type",
                     f"column {name!r}: '' would be null, because it is a partition column of a Delta table. Give such "
@@ -212,7 +231,7 @@ def planned(options: DataLake, table: LakeTable, schema: pl.Schema) -> list[str]
     by = f", partitioned by {', '.join(fit.partition_by)}" if fit.partition_by else ""
     if not table.exists:
         columns = ", ".join(f"{name} {dtype}" for name, dtype in fit.schema.items())
-        return [f"create the {options.format} table {options.path}{by}: {columns}"]
+        return [f"create the {options.format} table {options.path}{by}: {columns}", *_judged(options, fit)]
     added = [f"add column {name} {fit.schema[name]}" for name in fit.added]
     within = " in the partitions that arrive" if options.partition_overwrite == "dynamic" else ""
     how = {
@@ -222,7 +241,14 @@ def planned(options: DataLake, table: LakeTable, schema: pl.Schema) -> list[str]
         "delete_insert": f"replace in {options.path} {replaced(options.replaces_by, options.delete_range)}",
         "scd2": f"keep the history of {options.path} by ({', '.join(options.primary_key)})",
     }[options.write_mode]
-    return [*added, f"{how}, in one commit"]
+    return [*added, f"{how}, in one commit", *_judged(options, fit)]
+
+
+def _judged(options: DataLake, fit: LakeFit) -> list[str]:
+    """What is said of values that do not fit, where they do not stop the load."""
+    judged = fit.row_checks() if options.schema_contract.data_type == "quarantine" else ()
+    names = [check.field for check in judged if check.field]
+    return [f"rows whose {name!r} does not fit {fit.schema[name]} go to quarantine" for name in names]
 
 
 def require_writable(table: LakeTable) -> None:

@@ -66,7 +66,8 @@ class DataLake(Target):
         delete_key: the columns whose values ``delete_insert`` looks for; ``primary_key``, unless given.
         delete_range: the range that ``delete_insert`` replaces, instead of a key.
         scd2: how ``scd2`` calls its columns, what it compares, and whether missing rows are closed.
-        schema_contract: what a load may do to the columns of the table. Types never change in a lake.
+        schema_contract: what a load may do to the columns of the table. Types never change in a lake: ``data_type`` is
+            ``freeze`` or ``quarantine``.
         target_file_bytes: how large a file should be.
         versions_kept: how many older versions of ``format: parquet`` stay readable; Delta has its own retention.
         allow_empty: whether a load without rows may empty the table, the range, or close every version.
@@ -101,8 +102,11 @@ class DataLake(Target):
         )
         if self.partition_overwrite == "dynamic" and self.write_mode != "overwrite":
             raise ValueError("'partition_overwrite' is for write_mode: overwrite. Remove it.")
-        if self.schema_contract.data_type != "freeze":
-            raise ValueError("the types of a lake's columns do not change. Remove 'schema_contract.data_type'.")
+        if self.schema_contract.data_type == "evolve":
+            raise ValueError(
+                "the types of a lake's columns do not change. Let columns alone evolve: schema_contract: "
+                "{columns: evolve}. With 'data_type: quarantine' beside it, rows that do not fit go to quarantine."
+            )
         if self.format == "delta" and "versions_kept" in self.model_fields_set:
             raise ValueError("'versions_kept' is for format: parquet; Delta tables have a retention of their own.")
         scheme = scheme_of(self.path)

@@ -268,7 +268,10 @@ def test_keys_are_held_to_be_keys(lake: Lake, mode: str, frame: pl.DataFrame, ma
 def test_options_that_mean_nothing_together_are_refused() -> None:
     for keys, match in [
         ({"partition_overwrite": "dynamic"}, "'partition_overwrite' is for write_mode: overwrite"),
-        ({"schema_contract": "evolve"}, "the types of a lake's columns do not change"),
+        (
+            {"schema_contract": "evolve"},
+            r"types of a lake's columns do not change.*schema_contract: \{columns: evolve\}",
+        ),
         ({"versions_kept": 3}, "'versions_kept' is for format: parquet"),
         ({"path": "sftp://host/x"}, "cannot be committed to"),
         ({"path": "s3://bucket"}, "a prefix of its own"),
@@ -308,6 +311,36 @@ def test_a_column_that_does_not_fit_is_refused_by_name(lake: Lake) -> None:
         lake.load(FRAME, partition_by="day")
 
     assert lake.rows() == FRAME.to_dicts()
+
+
+def test_rows_whose_values_do_not_fit_go_to_quarantine(lake: Lake, tmp_path: Path) -> None:
+    lake.load(pl.DataFrame({"id": [0], "n": [7], "p": ["a"]}, schema_overrides={"n": pl.Int16}), partition_by="p")
+    (tmp_path / "in.csv").write_text('id,n,p\n1,8,a\n2,99999,b\n3,,\n4,-99999,""\n5,9,""\n')
+    keys = {
+        "type": "batch",
+        "source": {"type": "file", "path": str(tmp_path / "in.csv"), "dtypes": {"id": "bigint", "n": "bigint"}},
+        "target": {
+            "type": "data_lake", "path": lake.path, "format": lake.format,
+            "schema_contract": {"data_type": "quarantine"},
+        },
+        "error_handling": {"max_failed_ratio": 1},
+    }  # fmt: skip
+    file = tmp_path / "p.yaml"
+    file.write_text(json.dumps({"pipelines": {"p": keys}}))
+    made = configured(file).pipeline("p")
+    told_apart = lake.format == "parquet"
+    assert "rows whose 'n' does not fit Int16 go to quarantine" in made.target.plan(
+        pl.Schema({"id": pl.Int64, "n": pl.Int64, "p": pl.String})
+    )
+
+    record = pipeline.run(made)
+
+    fits = [(0, 7, "a"), (1, 8, "a"), (3, None, None), *([(5, 9, "")] if told_apart else [])]
+    assert lake.read().sort("id").rows() == fits
+    assert (record.status, record.rows.written) == ("published", len(fits) - 1)
+    reasons = {row["values"]["id"]: row["reasons"] for row in made.target.quarantined("p", None, 9)}
+    wide, empty = "data_type: n does not fit Int16", "data_type: p does not fit String"
+    assert reasons == ({2: [wide], 4: [wide]} if told_apart else {2: [wide], 4: [wide, empty], 5: [empty]})
 
 
 def test_a_column_that_is_not_delivered_is_null(lake: Lake) -> None:
