@@ -67,7 +67,7 @@ class DeltaLakeTable(LakeTable):
                 "other", "format: delta needs a package. Install it: pip install 'lockgate[lake]'."
             ) from error
         try:
-            with self.store.mapped():
+            with self.store.mapped(), _told_apart():
                 yield
         except exceptions.CommitFailedError as error:
             raise self.side.error(
@@ -188,6 +188,17 @@ class DeltaLakeTable(LakeTable):
 
     def tidy(self) -> None:
         """Nothing: removed files are kept for readers of older versions, until somebody vacuums the table."""
+
+
+@contextmanager
+def _told_apart() -> Iterator[None]:
+    """Let an answer that forbids something be an error of its own: the library has one class for all answers."""
+    try:
+        yield
+    except OSError as error:
+        if "403 Forbidden" in str(error):
+            raise PermissionError(str(error)) from error
+        raise
 
 
 def _properties(record: RunRecord) -> CommitProperties:
