@@ -724,3 +724,44 @@ import os; os._exit(0)  # pyarrow's threads and DuckDB's do not always part in p
     output = subprocess.run([sys.executable, "-c", script, lake.path], capture_output=True, text=True, check=True)
 
     assert output.stdout == "[(4, 10), (4, 10), (4, 10)]\n"
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_independent_readers_agree_on_s3(format_: str, s3: Any, tmp_path: Path) -> None:
+    script = """
+import json, sys, duckdb, polars as pl, pyarrow.dataset as ds, pyarrow.fs, s3fs
+path, options, files = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
+store = {
+    "aws_access_key_id": options["key"], "aws_secret_access_key": options["secret"], "aws_region": options["region"],
+    "aws_endpoint_url": options["endpoint_url"], "aws_allow_http": "true",
+}
+if not files:
+    from deltalake import DeltaTable
+    files = DeltaTable(path, storage_options=store).file_uris()
+names, rows = [file.removeprefix("s3://") for file in files], []
+duckdb.register_filesystem(s3fs.S3FileSystem(
+    key=options["key"], secret=options["secret"], client_kwargs={"endpoint_url": options["endpoint_url"]}))
+duckdb.sql("SET enable_progress_bar = false")
+query = "SELECT count(*), sum(id), count(DISTINCT day) FROM read_parquet(?, hive_partitioning = true)"
+rows.append(duckdb.execute(query, [["s3://" + name for name in names]]).fetchone())
+filesystem = pyarrow.fs.S3FileSystem(
+    access_key=options["key"], secret_key=options["secret"], region=options["region"],
+    endpoint_override=options["endpoint_url"].removeprefix("http://"), scheme="http")
+table = ds.dataset(names, filesystem=filesystem, partitioning="hive", format="parquet").to_table()
+rows.append((table.num_rows, sum(table["id"].to_pylist()), len(set(table["day"].to_pylist()))))
+frame = pl.read_parquet(["s3://" + name for name in names], storage_options=store, hive_partitioning=True)
+rows.append((frame.height, frame["id"].sum(), frame["day"].n_unique()))
+print(rows, flush=True)
+import os; os._exit(0)  # their threads do not always part in peace
+"""
+    lake = Lake(f"{s3.url}/a/lake", format_, tmp_path, s3.options)
+    lake.load(FRAME, partition_by="day", **BY_ID)
+    lake.load(FRAME.head(1).with_columns(v=pl.lit("x")), **BY_ID)
+    manifests = f"{lake.path}/_lockgate/manifests"
+    store = lake.target()._store.fs
+    newest = sorted(store.ls(manifests, detail=False))[-1] if format_ == "parquet" else None
+    listed = json.loads(store.cat_file(newest))["files"] if newest else []
+    asked = [lake.path, json.dumps(s3.options), json.dumps([f"{lake.path}/{file['path']}" for file in listed])]
+    done = subprocess.run([sys.executable, "-c", script, *asked], capture_output=True, text=True, check=False)
+
+    assert (done.stdout, done.stderr) == ("[(4, 10, 2), (4, 10, 2), (4, 10, 2)]\n", "")
