@@ -16,6 +16,17 @@ from flows.sources._signs import link_in, more_in
 from flows.sources._ways import Lost, Way, has_more, with_value
 
 
+class _Led(Way):
+    """Each page leads to the next one."""
+
+    maximum_page: Annotated[int, Field(ge=1)] | None = None
+
+    @property
+    def most_pages(self) -> int | None:
+        """``maximum_page``."""
+        return self.maximum_page
+
+
 class SinglePage(Way):
     """There is one page."""
 
@@ -26,11 +37,12 @@ class SinglePage(Way):
         return
 
 
-class JsonLink(Way):
+class JsonLink(_Led):
     """A page holds the URL of the next one.
 
     Attributes:
         next_url_path: JSONPath of that URL; the last page has none there.
+        maximum_page: how many pages are asked for at most.
     """
 
     type: Literal["json_link"]
@@ -44,11 +56,12 @@ class JsonLink(Way):
         return page.call.linked(link) if link else None
 
 
-class HeaderLink(Way):
+class HeaderLink(_Led):
     """The header ``Link`` holds the URL of the next page, as GitHub's does.
 
     Attributes:
         links_next_key: the link's ``rel``.
+        maximum_page: how many pages are asked for at most.
     """
 
     type: Literal["header_link"]
@@ -65,12 +78,13 @@ class HeaderLink(Way):
         return page.call.linked(link) if link else None
 
 
-class HeaderCursor(Way):
+class HeaderCursor(_Led):
     """A header holds a cursor, which is sent as a parameter for the next page.
 
     Attributes:
         cursor_key: the header's name; the last page has none.
         cursor_param: the parameter's name.
+        maximum_page: how many pages are asked for at most.
     """
 
     type: Literal["header_cursor"]
@@ -88,7 +102,7 @@ class HeaderCursor(Way):
         return page.call.having(self.cursor_param, cursor) if cursor else None
 
 
-class Cursor(Way):
+class Cursor(_Led):
     """A page holds a cursor, which is sent for the next one.
 
     Attributes:
@@ -96,6 +110,7 @@ class Cursor(Way):
         cursor_param: the parameter's name.
         cursor_body_path: sends it in the body instead, under this dotted path: ``page.after``.
         has_more_path: JSONPath of a true or false that says whether there is another page.
+        maximum_page: how many pages are asked for at most.
     """
 
     type: Literal["cursor"]
@@ -114,10 +129,13 @@ class Cursor(Way):
         return with_value(page.call, self.cursor_param, self.cursor_body_path, cursor)
 
 
-class Auto(Way):
+class Auto(_Led):
     """Follows the header ``Link``, or a link to the next page where APIs usually have it; else there is one page.
 
     A page that seems to have others after it, to which no link leads, is an error.
+
+    Attributes:
+        maximum_page: how many pages are asked for at most.
     """
 
     type: Literal["auto"] = "auto"

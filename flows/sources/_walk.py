@@ -70,6 +70,7 @@ class Walk:
         asked: Call | None = first
         seen = {first.key}
         before: list[Record] = []
+        taken = 0
         try:
             while window:
                 page = await window.popleft()
@@ -77,6 +78,9 @@ class Walk:
                 if self._way.is_numbered and before and records == before:
                     raise self._side.error("other", _same(page))
                 yield page, records, value
+                taken += 1
+                if taken == self._way.most_pages:
+                    return
                 following = None if self._sample else self._following(page, len(records))
                 if following is None:
                     return

@@ -23,6 +23,11 @@ class Way(BaseModel):
     is_numbered: ClassVar[bool] = False
 
     @property
+    def most_pages(self) -> int | None:
+        """How many pages are asked for at most, where they are not numbered; None is all of them."""
+        return None
+
+    @property
     def header(self) -> str | None:
         """The header of an answer that leads on; None where none does."""
         return None

@@ -260,6 +260,24 @@ def test_auto_takes_one_page_for_all_where_nothing_says_otherwise(web, said):
     assert ids(api(web)) == [1, 2]
 
 
+@pytest.mark.parametrize("way", [
+    {"type": "json_link", "next_url_path": "links.next"}, {"type": "header_link"}, {"type": "auto"},
+    {"type": "header_cursor", "cursor_key": "X-Next", "cursor_param": "at"},
+    {"type": "cursor", "cursor_path": "then", "cursor_param": "at"},
+], ids=lambda way: way["type"])  # fmt: skip
+def test_pages_that_lead_on_without_end_have_a_maximum(web, way):
+    def answer(asked):
+        number = int(asked.query.get("at", 0))
+        link = f"{web.url}/items?at={number + 1}"
+        body = {"items": [{"id": number}], "links": {"next": link}, "then": number + 1, "has_more": True}
+        return web.reply(body, headers={"Link": f'<{link}>; rel="next"', "X-Next": str(number + 1)})
+
+    web.answers["/items"] = answer
+
+    assert ids(api(web, pagination=way | {"maximum_page": 3})) == [0, 1, 2]
+    assert len(web.asked) == 3
+
+
 def test_a_link_in_a_circle_is_an_error(web):
     web.answers["/items"] = lambda asked: {"items": [{"id": 1, "at": asked.times}], "next": f"{web.url}/items?at=1"}
 
