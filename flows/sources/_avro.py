@@ -33,7 +33,7 @@ class Avro(_files.Format):
         """Stream the rows that `ask` wants."""
         names = list(ask.columns) if ask.columns else list(schema)[:1]
         frame = pl.read_avro(piece.file, columns=names, n_rows=ask.limit)
-        yield from _files.asked(frame.lazy(), replace(ask, limit=None))
+        yield from _files.asked(_files.fitted(frame.lazy(), schema), replace(ask, limit=None))
 
     def require_whole(self, piece: Piece) -> None:
         """Read what every file begins with."""

@@ -228,9 +228,19 @@ class Csv(_files.Format):
             skipped = list(islice(found, self.skip_rows_after_header)) if self.has_header else []
         if first.problem is not None:
             raise ExtractError(f"{piece.name!r} line {first.line}: {first.problem}, and this line names the columns.")
+        if self.has_header and self.eol_char == "\n" and self._holds_lines(first):
+            advice = r"""Set 'eol_char': "\r"."""
+            raise ExtractError(f"{piece.name!r} line {first.line}: the lines of this file end with '\\r'. {advice}")
         last = skipped[-1] if skipped else first
         end = last.line - 1 + last.raw.count(eol)
         return Header(self._names(piece, first), end if self.has_header else first.line - 1)
+
+    def _holds_lines(self, header: Record) -> bool:
+        """Whether a name holds what ends the lines of old systems, and no quotes around it."""
+        fields = self.dialect.fields(self.dialect.body(header.raw)) if b"\r" in header.raw else []
+        return any(
+            b"\r" in field and not (self.quote_char and field.startswith(self.dialect.quote)) for field in fields
+        )
 
     def _names(self, piece: Piece, first: Record) -> tuple[str, ...]:
         texts = self.dialect.texts(first.raw)
@@ -241,6 +251,7 @@ class Csv(_files.Format):
             return self.column_names
         if not self.has_header:
             return tuple(f"column_{index}" for index in range(len(texts)))
-        if twice := next((name for name in texts if texts.count(name) > 1), None):
+        twice = next((name for name in texts if texts.count(name) > 1), None)
+        if twice is not None:
             raise ExtractError(f"{piece.name!r} has two columns {twice!r}. Give one of them another name.")
         return tuple(texts)

@@ -182,8 +182,51 @@ def same_schema(looks: Mapping[str, pl.Schema]) -> pl.Schema:
         ExtractError: they do not agree.
     """
     require_same_columns(looks)
-    require_same_types(looks)
-    return next(iter(looks.values()))
+    (first, known), *others = looks.items()
+    found = {name: (first, dtype) for name, dtype in known.items()}
+    for file, schema in others:
+        for name, (holder, dtype) in found.items():
+            common = _filled(dtype, schema[name])
+            if common is None:
+                require_same_types({holder: pl.Schema({name: dtype}), file: pl.Schema({name: schema[name]})})
+            elif common != dtype:
+                found[name] = (file, common)
+    return pl.Schema({name: settled(dtype) for name, (_holder, dtype) in found.items()})
+
+
+def settled(dtype: pl.DataType) -> pl.DataType:
+    """A type that every target has: text where no row has a value, and for objects without a field."""
+    if isinstance(dtype, pl.Struct) and dtype.fields:
+        return pl.Struct({inner.name: settled(inner.dtype) for inner in dtype.fields})  # type: ignore[arg-type]
+    if isinstance(dtype, pl.List):
+        return pl.List(settled(dtype.inner))  # type: ignore[arg-type]
+    return pl.String() if dtype in (pl.Null(), pl.Struct([])) else dtype
+
+
+def fitted(frame: pl.LazyFrame, schema: Mapping[str, pl.DataType]) -> pl.LazyFrame:
+    """A file's frame with the type of all files for what has no value, and so no type, in this one."""
+    casts = [
+        pl.col(name).cast(schema[name])
+        for name, dtype in frame.collect_schema().items()
+        if dtype != schema[name] and settled(_filled(dtype, schema[name]) or dtype) == schema[name]
+    ]
+    return frame.with_columns(casts) if casts else frame
+
+
+def _filled(dtype: pl.DataType, other: pl.DataType) -> pl.DataType | None:
+    """Two types as one, where they differ only in what has no value; None where they differ."""
+    if pl.Null() in (dtype, other):
+        return other if dtype == pl.Null() else dtype
+    if isinstance(dtype, pl.List) and isinstance(other, pl.List):
+        inner = _filled(dtype.inner, other.inner)  # type: ignore[arg-type]
+        return None if inner is None else pl.List(inner)
+    if isinstance(dtype, pl.Struct) and isinstance(other, pl.Struct):
+        names = [inner.name for inner in dtype.fields]
+        if names != [inner.name for inner in other.fields]:
+            return None
+        both = [_filled(a.dtype, b.dtype) for a, b in zip(dtype.fields, other.fields, strict=True)]  # type: ignore[arg-type]
+        return None if None in both else pl.Struct(dict(zip(names, both, strict=True)))  # type: ignore[arg-type]
+    return dtype if dtype == other else None
 
 
 def require_declared(dtypes: Mapping[str, object], present: Iterable[str]) -> None:

@@ -30,8 +30,7 @@ class Ipc(_files.Format):
 
     def rows(self, piece: Piece, schema: pl.Schema, ask: Pushdown) -> Iterator[Read]:
         """Stream the rows that `ask` wants."""
-        del schema
-        yield from _files.asked(_scan(piece), ask)
+        yield from _files.asked(_files.fitted(_scan(piece), schema), ask)
 
     def require_whole(self, piece: Piece) -> None:
         """Read what a whole file ends with."""

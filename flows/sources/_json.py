@@ -23,6 +23,7 @@ from flows.sources._blocks import Block, blocks, in_order
 from flows.sources._broken import STOPPED, Read, told_by_number
 from flows.sources._brought import Piece
 from flows.sources._found import readable
+from flows.sources._lines import as_lines, schema_of
 from flows.sources._sieve import Record, judged, sifted
 
 _LARGEST_INT = 2**127
@@ -61,11 +62,16 @@ class Json(_files.Format):
         """What Polars would find, were the broken lines not there."""
         known = pl.DataFrame()
         for block in self._blocks(piece):
-            good = b"".join(one.raw for one in _records(block) if one.is_row)
+            good = [_parsed(one.raw) for one in _records(block) if one.is_row]
             if good:
-                found = pl.read_ndjson(io.BytesIO(good), infer_schema_length=None).clear()
+                found = pl.DataFrame(schema=schema_of(good, self._texts))
                 known = pl.concat([known, found], how="diagonal_relaxed") if known.width else found
         return known.schema
+
+    @property
+    def _texts(self) -> frozenset[str]:
+        """Columns that are declared as text."""
+        return frozenset(name for name, dtype in self.dtypes.items() if dtype == pl.String())
 
     def agreed(self, looks: Mapping[str, pl.Schema | None], known: pl.Schema | None) -> pl.Schema:
         """The fields that any file has, and those that files had before; types that hold all their values."""
@@ -129,7 +135,16 @@ class Json(_files.Format):
             # Polars takes every name for a glob.
             return pl.scan_ndjson(glob.escape(piece.path), schema=schema, infer_schema_length=None)
         with _files.opened(piece.file) as stream:
-            return pl.read_json(stream.read(), schema=schema, infer_schema_length=None).lazy()
+            whole = stream.read()
+        try:
+            return pl.read_json(whole, schema=schema, infer_schema_length=None).lazy()
+        except STOPPED:
+            records = [record for _place, record in self._objects(piece)]
+            if schema is not None:  # of an array Polars takes no object for a text, as it does of lines
+                return pl.read_ndjson(io.BytesIO(as_lines(records)), schema=schema).lazy()
+            if not self._texts:
+                raise
+            return pl.DataFrame(schema=schema_of(records, self._texts)).lazy()
 
     def _require_exact(self, piece: Piece, schema: pl.Schema) -> None:
         """Refuse numbers as decimals where a double does not keep all their digits."""
@@ -177,20 +192,11 @@ def _common(name: str, schemas: Mapping[str, pl.Schema]) -> pl.DataType:
             raise SourceTypeError(
                 f"{name!r} is {common} in {first!r} and {dtype} in {file!r}. Declare its type in 'dtypes'."
             )
-    return _without_null(common)
+    return _files.settled(common)
 
 
 def _alike(dtype: pl.DataType, other: pl.DataType) -> bool:
     return dtype.is_nested() and dtype.base_type() == other.base_type()
-
-
-def _without_null(dtype: pl.DataType) -> pl.DataType:
-    """Text where no row has a value."""
-    if isinstance(dtype, pl.Struct):
-        return pl.Struct({inner.name: _without_null(inner.dtype) for inner in dtype.fields})  # type: ignore[arg-type]
-    if isinstance(dtype, pl.List):
-        return pl.List(_without_null(dtype.inner))  # type: ignore[arg-type]
-    return pl.String() if dtype == pl.Null() else dtype
 
 
 def _records(block: Block) -> Iterator[Record]:

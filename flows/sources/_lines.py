@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import glob
+import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -17,6 +20,19 @@ from flows.sources._records import Order
 _SHAPES: dict[type, str] = {
     dict: "an object", list: "a list", bool: "true or false", int: "a number", float: "a number", str: "a text",
 }  # fmt: skip
+
+_LINES_AT_ONCE = 50_000
+
+
+def as_lines(records: Iterable[Mapping[str, Any]]) -> bytes:
+    """Records as JSON, each on a line."""
+    return "".join(f"{json.dumps(record)}\n" for record in records).encode()
+
+
+def schema_of(records: Iterable[Mapping[str, Any]], texts: Collection[str]) -> pl.Schema:
+    """The types that records agree on; those of `texts`, which need not agree, are null."""
+    agreeing = ({name: None if name in texts else value for name, value in record.items()} for record in records)
+    return pl.read_ndjson(io.BytesIO(as_lines(agreeing)), infer_schema_length=None).schema
 
 
 class Lines:
@@ -48,7 +64,7 @@ class Lines:
         found: Mapping[str, pl.DataType] = {}
         if self._file.stat().st_size:
             with self._mapped():
-                found = self._frame(None).collect_schema()
+                found = self._inferred()
         names = dict.fromkeys([*self._order, *self._dtypes])
         return pl.Schema({name: self._dtypes.get(name) or _settled(found[name], self._order[name]) for name in names})
 
@@ -71,6 +87,21 @@ class Lines:
                     raise self._side.error("type", f"{place}: {unfit[0]}. Declare another type in 'dtypes'.")
                 yield fitting
                 rows += batch.height
+
+    def _inferred(self) -> pl.Schema:
+        """The types that all rows agree on; what is declared as text need not agree."""
+        try:
+            return self._frame(None).collect_schema()
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+            texts = frozenset(name for name, dtype in self._dtypes.items() if dtype == pl.String())
+            if not texts:
+                raise
+        known = pl.DataFrame()
+        with self._file.open("rb") as stream:
+            while lines := list(islice(stream, _LINES_AT_ONCE)):
+                found = pl.DataFrame(schema=schema_of(map(json.loads, lines), texts))
+                known = pl.concat([known, found], how="diagonal_relaxed") if known.width else found
+        return known.schema
 
     def _frame(self, schema: pl.Schema | None) -> pl.LazyFrame:
         # Polars takes every name for a glob.
@@ -101,13 +132,13 @@ class Lines:
 
 
 def _settled(dtype: pl.DataType, order: Order) -> pl.DataType:
-    """The type with its fields in order; text where no row has a value."""
-    if isinstance(dtype, pl.Struct):
+    """The type with its fields in order; text where no row has a value, or no object a field."""
+    if isinstance(dtype, pl.Struct) and dtype.fields:
         fields = {inner.name: _made(inner.dtype) for inner in dtype.fields}
         return pl.Struct([pl.Field(name, _settled(fields[name], order[name])) for name in order if name in fields])
     if isinstance(dtype, pl.List):
         return pl.List(_settled(_made(dtype.inner), order))
-    return pl.String() if dtype == pl.Null() else dtype
+    return _files.settled(dtype)
 
 
 def _made(dtype: object) -> pl.DataType:

@@ -79,14 +79,15 @@ class Api(Source):
     **Records** are what ``data_selector`` finds: a list, or objects one by one. Without it they are the answer itself
     where that is a list, else the only list in it. A column has the type in ``dtypes``, or the one that *all* pages
     agree on: a key that only page 40 has is a column, what is a number here and a text there is a text, objects stay
-    structs. A declared column is there even if no record has it; an API that may give no record needs that. Numbers
-    are doubles or whole; those of a column that ``dtypes`` calls ``numeric(p, s)`` keep all their digits.
-    ``columns`` are the columns that the pipeline *delivers*.
+    structs, and are texts where none has a key. A declared column is there even if no record has it; an API that may
+    give no record needs that. A key of many shapes is read if it is declared ``text``. Numbers are doubles or whole;
+    those of a column that ``dtypes`` calls ``numeric(p, s)`` keep all their digits. ``columns`` are the columns that
+    the pipeline *delivers*.
 
     **Pages** are asked for one after the other where each leads to the next, and ``concurrency`` at a time where they
     are numbered (`offset`, `page_number`): without ``total_path``, some beyond the last are asked for in vain. A link
     to another host is refused. A link that was there before, or a numbered page that is the same as the one before it,
-    is an error, not an endless loop.
+    is an error, not an endless loop; where each page leads to the next, ``maximum_page`` ends it in any case.
 
     **Children**: ``for_each`` calls the API once for every value of another source's column. The steps start from
     the first of ``sources``: to deliver the children, write them first.

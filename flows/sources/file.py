@@ -97,10 +97,12 @@ class File(Source):
     PostgreSQL's COPY does; a blank line is no row.
 
     **ndjson** and **json** have ``dtypes`` too. A field that a row lacks is null; a field that is a number here
-    and a text there is a text; objects stay structs. A ``.json`` array is read whole: use lines for large data.
+    and a text there is a text; objects stay structs, and are texts where none has a field. A field of many shapes is
+    read if it is declared ``text``. A ``.json`` array is read whole: use lines for large data.
 
-    **parquet**, **ipc** (Arrow, Feather) and **avro** bring their types. Parquet leaves row groups out that a filter
-    does not want; avro is read whole. **excel** reads a ``sheet`` (a name or a number from 1) whole.
+    **parquet**, **ipc** (Arrow, Feather) and **avro** bring their types; a column of nothing but nulls, which may have
+    none, has that of the other files, or is text. Parquet leaves row groups out that a filter does not want; avro is
+    read whole. **excel** reads a ``sheet`` (a name or a number from 1) whole.
 
     **delta** and **iceberg** are tables: ``path`` is one folder of this machine or on S3 (of Iceberg: or a metadata
     file; catalogues are not asked). ``version`` is the number of a version, of Delta also a moment, of Iceberg a

@@ -130,6 +130,27 @@ def test_the_columns_are_those_of_all_pages(web):
     assert frame["code"].to_list() == [*map(str, range(40)), "x40", *map(str, range(41, 50))]
 
 
+def test_objects_that_never_have_a_field_are_texts_because_no_target_has_such_a_type(web):
+    web.pages("/orders", [{"id": 1, "m": {}, "s": {"in": {}, "no": None}}], [{"id": 2, "m": {}, "l": [{}]}])
+    source = sources.get("api").model_validate({"type": "api", "url": f"{web.url}/orders", "pagination": NUMBERED})
+
+    frame = rows(source.scan("orders"))
+
+    assert frame.rows() == [(1, "{}", {"in": "{}", "no": None}, None), (2, "{}", None, ["{}"])]
+    assert frame.schema["s"] == pl.Struct({"in": pl.String, "no": pl.String})
+
+
+def test_a_key_of_any_shape_can_be_declared_as_text(web):
+    web.pages("/orders", [{"meta": {"x": 1}, "n": 1}], [{"meta": [], "n": 2.5}], [{"meta": "t"}, {"meta": None}])
+    keys = {"type": "api", "url": f"{web.url}/orders", "pagination": NUMBERED}
+
+    frame = rows(sources.get("api").model_validate(keys | {"dtypes": {"meta": "text"}}).scan("orders"))
+
+    assert frame.rows() == [('{"x": 1}', 1.0), ("[]", 2.5), ("t", None), (None, None)]
+    with pytest.raises(SourceTypeError, match="column 'meta' is a list in page 2 record 1, and an object in page 1"):
+        sources.get("api").model_validate(keys).scan("orders")
+
+
 def test_the_columns_do_not_depend_on_how_records_are_paged(web):
     records = [{"a": 1}, {"b": "x", "a": 2.5}, {"c": [], "d": None}, {"c": [{"x": 1}]}, {"c": [{"y": "z"}], "a": None}]
     web.answers["/items"] = lambda asked: records[int(asked.query["offset"]) :][: int(asked.query["limit"])]

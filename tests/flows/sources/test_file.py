@@ -316,6 +316,29 @@ def test_a_json_file_holds_an_array_an_object_or_lines(text, rows):
     assert read("a.json").rows() == rows
 
 
+@pytest.mark.parametrize("name", ["a.ndjson", "a.json"])
+def test_objects_that_never_have_a_field_are_texts_because_no_target_has_such_a_type(name):
+    lines = ['{"id":1,"m":{},"l":[{}],"s":{"in":{}}}', '{"id":2,"m":null,"l":[],"s":null}']
+    write({name: "\n".join(lines) if name == "a.ndjson" else f"[{', '.join(lines)}]"})
+
+    frame = read(name)
+
+    assert frame.schema == {"id": INT, "m": TEXT, "l": pl.List(TEXT), "s": pl.Struct({"in": TEXT})}
+    assert frame.rows() == [(1, "{}", ["{}"], {"in": "{}"}), (2, None, [], None)]
+    frame.write_parquet("out.parquet")
+
+
+@pytest.mark.parametrize("name", ["a.ndjson", "a.json"])
+def test_a_field_of_any_shape_can_be_declared_as_text(name):
+    lines = ['{"a":{"x":1},"b":1}', '{"a":[1,"ü"],"b":2.5}', '{"a":"t"}', '{"c":1,"a":true}', '{"a":null}']
+    write({name: "\n".join(lines) if name == "a.ndjson" else f"[{', '.join(lines)}]"})
+
+    frame = read(name, dtypes={"a": "text"})
+
+    assert frame.schema == {"a": TEXT, "b": REAL, "c": INT}
+    assert frame["a"].to_list() == ['{"x": 1}', '[1, "ü"]', "t", "true", None]
+
+
 def test_the_last_line_decides_on_the_type_too():
     write({"a.ndjson": '{"a":1}\n' * 20_000 + '{"a":0.5}\n'})
 
@@ -582,6 +605,18 @@ ERRORS = {
         {"path": "a.csv"},
         ExtractError,
         "'a.csv' line 2: the quotes are broken. Mend the record, or let it go to quarantine with on_malformed: quarantine.",
+    ),
+    "lines of an old system": (
+        {"a.csv": "x,y\r1,2\r3,4\r"},
+        {"path": "a.csv"},
+        ExtractError,
+        "'a.csv' line 1: the lines of this file end with '\\r'. Set 'eol_char': \"\\r\".",
+    ),
+    "no name twice": (
+        {"a.csv": "x,,\n1,2,3\n"},
+        {"path": "a.csv"},
+        ExtractError,
+        "'a.csv' has two columns ''. Give one of them another name.",
     ),
     "same name twice": (
         {"a.csv": "x,x\n1,2\n"},

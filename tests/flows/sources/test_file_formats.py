@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from flows._errors import ExtractError, SourceMissingError
+from flows._errors import ExtractError, SourceMissingError, SourceTypeError
 from flows.sources._base import Extract, Malformed, Pushdown
 from flows.sources.file import File
 
@@ -61,6 +61,39 @@ def test_a_frame_comes_back_as_it_was(name):
     assert_frame_equal(read(extract), FRAME)
     assert_frame_equal(read(extract, Pushdown(("real", "id"), None, 2)), FRAME.select("real", "id").head(2))
     assert_frame_equal(extract.frame.filter(pl.col("id") > 1).collect(), FRAME.filter(pl.col("id") > 1))
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "ipc", "stream.arrow"])
+def test_a_column_without_a_value_has_the_type_that_it_has_in_other_files(suffix):
+    nothing = pl.DataFrame({"id": [1], "name": [None], "tags": [[]], "at": [{"x": None}], "never": [None]})
+    filled = pl.DataFrame({"id": [2], "name": ["a"], "tags": [["t"]], "at": [{"x": 1}], "never": [None]})
+    for number, frame in enumerate([nothing, filled, nothing], start=1):
+        written = {"parquet": frame.write_parquet, "ipc": frame.write_ipc, "stream.arrow": frame.write_ipc_stream}
+        written[suffix](f"{number}.{suffix}")
+
+    extract = scan(f"*.{suffix}")
+
+    assert dict(extract.schema) == {
+        "id": pl.Int64(), "name": pl.String(), "tags": pl.List(pl.String()), "at": pl.Struct({"x": pl.Int64()}), "never": pl.String(),
+    }  # fmt: skip
+    rows = [(1, None, [], {"x": None}, None), (2, "a", ["t"], {"x": 1}, None), (1, None, [], {"x": None}, None)]
+    assert read(extract).rows() == rows
+    assert read(extract, Pushdown(("never", "name"))).rows() == [(None, None), (None, "a"), (None, None)]
+    assert extract.frame.filter(pl.col("name") == "a").collect().rows() == rows[1:2]
+    assert extract.frame.filter(pl.col("name").is_null()).collect().height == 2
+    assert scan(f"1.{suffix}").schema["name"] == pl.String()
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "ipc"])
+def test_columns_that_are_of_other_types_are_still_told(suffix):
+    for number, value in enumerate([None, 1, "x"], start=1):
+        frame = pl.DataFrame({"a": [value]})
+        (frame.write_parquet if suffix == "parquet" else frame.write_ipc)(f"{number}.{suffix}")
+
+    with pytest.raises(SourceTypeError) as caught:
+        scan(f"*.{suffix}")
+
+    assert f"column 'a' is Int64 in '2.{suffix}' and String in '3.{suffix}'." in str(caught.value)
 
 
 @pytest.mark.parametrize(
