@@ -759,7 +759,7 @@ import os; os._exit(0)  # their threads do not always part in peace
     lake.load(FRAME.head(1).with_columns(v=pl.lit("x")), **BY_ID)
     manifests = f"{lake.path}/_lockgate/manifests"
     store = lake.target()._store.fs
-    newest = sorted(store.ls(manifests, detail=False))[-1] if format_ == "parquet" else None
+    newest = max(store.ls(manifests, detail=False)) if format_ == "parquet" else None
     listed = json.loads(store.cat_file(newest))["files"] if newest else []
     asked = [lake.path, json.dumps(s3.options), json.dumps([f"{lake.path}/{file['path']}" for file in listed])]
     done = subprocess.run([sys.executable, "-c", script, *asked], capture_output=True, text=True, check=False)
