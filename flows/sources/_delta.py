@@ -9,11 +9,16 @@ from typing import ClassVar
 
 import polars as pl
 
-from flows._errors import ExtractError, SourceMissingError
+from flows._errors import ExtractError, SourceMissingError, SourcePermissionError
+from flows._sides import Side
+from flows._storage import Store
 from flows.sources import _files
 from flows.sources._base import Pushdown
 from flows.sources._broken import Read
 from flows.sources._brought import Piece
+
+#: How a disk, and how an object store, say that it may not be read.
+_FORBIDDEN = ("ermission denied", "PermissionDenied", "AccessDenied", "403 Forbidden")
 
 
 @dataclass
@@ -38,8 +43,8 @@ class Delta(_files.Format):
             table = deltalake.DeltaTable(piece.path, storage_options=piece.options or None)
             if self.version is not None:
                 table.load_as_version(self.version)
-        except deltalake.exceptions.TableNotFoundError as error:
-            raise SourceMissingError(f"{piece.name!r} is no Delta table: it has no '_delta_log'.") from error
+        except (OSError, deltalake.exceptions.TableNotFoundError) as error:
+            raise _closed(piece, error) from error
         except (deltalake.exceptions.DeltaError, ValueError) as error:
             raise ExtractError(f"{piece.name!r} cannot be read: {_files.first_line(error)}.") from error
         self.version = table.version()
@@ -57,3 +62,16 @@ class Delta(_files.Format):
 
     def _scan(self, piece: Piece) -> pl.LazyFrame:
         return pl.scan_delta(piece.path, version=self.version, storage_options=piece.options or None)
+
+
+def _closed(piece: Piece, error: Exception) -> Exception:
+    """Why a table cannot be opened; an error of the object store says so behind its first line."""
+    if any(sign in str(error) for sign in _FORBIDDEN):
+        return SourcePermissionError(f"{piece.name!r} may not be read. Grant it, or use another user.")
+    if not isinstance(error, OSError):
+        return SourceMissingError(f"{piece.name!r} is no Delta table: it has no '_delta_log'.")
+    try:
+        with Store(piece.path, side=Side("source", "")).mapped():
+            raise error
+    except ExtractError as found:
+        return found

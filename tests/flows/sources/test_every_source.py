@@ -1,25 +1,34 @@
 """What every source promises, over the live registry: a new kind of source is held to it, or says here why not."""
 
 import datetime as dt
+import gc
+import json
+import os
 import sqlite3
+import tempfile
 import threading
 import time
+import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from decimal import Decimal
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import fsspec.asyn
 import polars as pl
 import psycopg
 import pytest
+from click.testing import CliRunner
 from polars.testing import assert_frame_equal
 from psycopg import sql
 from pydantic import ValidationError
 
-from flows._errors import ExtractError
+from flows.__main__ import main
+from flows._errors import ExtractError, SourceAuthenticationError, SourcePermissionError, SourceUnreachableError
 from flows.sources._base import Extract, Pushdown, Source, sources
 
 pytestmark = pytest.mark.postgres
@@ -54,6 +63,8 @@ class Place(ABC):
 
     kind: str
     longest_name = 300
+    #: Whether connections are closed when Python collects what held them, and no sooner.
+    closes_late = False
 
     @abstractmethod
     def holding(self, frame: pl.DataFrame) -> dict[str, Any]:
@@ -66,6 +77,37 @@ class Place(ABC):
     @abstractmethod
     def missing(self) -> dict[str, Any]:
         """The keys of a source of something that is not there."""
+
+    @abstractmethod
+    def forbidden(self) -> AbstractContextManager[dict[str, Any]]:
+        """The keys of a source of something that may not be read while the block lasts."""
+
+    def refused(self) -> dict[str, Any]:
+        """The keys of a source with a login that its host does not know."""
+        raise NotImplementedError
+
+    def unreachable(self) -> dict[str, Any]:
+        """The keys of a source on a host where nobody is."""
+        raise NotImplementedError
+
+
+@contextmanager
+def unreadable(*paths: Path) -> Iterator[None]:
+    """Nobody may read these files, and we are not root: root may read everything."""
+    user = os.geteuid()
+    modes = {path: path.stat().st_mode for path in paths}
+    for path in paths:
+        path.chmod(0)
+        for folder in takewhile(lambda each: each != Path(tempfile.gettempdir()), path.parents):
+            folder.chmod(0o755)
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        for path, mode in modes.items():
+            path.chmod(mode)
 
 
 class InDatabase(Place):
@@ -93,6 +135,23 @@ class InDatabase(Place):
 
     def missing(self) -> dict[str, Any]:
         return {"connection_string": self.uri, "schema": {"table": "nowhere"}}
+
+    @contextmanager
+    def forbidden(self) -> Iterator[dict[str, Any]]:
+        role = f"role_{uuid.uuid4().hex}"
+        keys = self.holding(FRAME)
+        with psycopg.connect(self.uri, autocommit=True) as connection:
+            connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'")
+            try:
+                yield keys | {"connection_string": self.uri.replace("postgres:", f"{role}:", 1)}
+            finally:
+                connection.execute(f"DROP ROLE {role}")
+
+    def refused(self) -> dict[str, Any]:
+        return self.holding(FRAME) | {"connection_string": self.uri.replace("postgres:", "nobody:", 1)}
+
+    def unreachable(self) -> dict[str, Any]:
+        return self.missing() | {"connection_string": f"postgresql://ada:{PASSWORD}@127.0.0.1:9/shop"}
 
 
 class InSqlite(Place):
@@ -127,6 +186,12 @@ class InSqlite(Place):
         self.holding(FRAME)
         return self.keys | {"schema": {"table": "nowhere"}}
 
+    @contextmanager
+    def forbidden(self) -> Iterator[dict[str, Any]]:
+        keys = self.holding(FRAME)
+        with unreadable(self.file):
+            yield keys
+
 
 class InDuckdb(Place):
     kind = "database"
@@ -152,6 +217,12 @@ class InDuckdb(Place):
     def missing(self) -> dict[str, Any]:
         self.holding(FRAME)
         return self.keys | {"schema": {"table": "nowhere"}}
+
+    @contextmanager
+    def forbidden(self) -> Iterator[dict[str, Any]]:
+        keys = self.holding(FRAME)
+        with unreadable(self.file):
+            yield keys
 
 
 def double_quoted(name: str) -> str:
@@ -199,6 +270,78 @@ class InFile(Place):
     def missing(self) -> dict[str, Any]:
         return {"path": str(self.folder / f"nowhere.{self.suffix}")}
 
+    @contextmanager
+    def forbidden(self) -> Iterator[dict[str, Any]]:
+        keys = self.holding(FRAME)
+        with unreadable(self.path):
+            yield keys
+
+
+class OnTheWeb(InFile):
+    """A file behind a login."""
+
+    closes_late = True
+
+    def __init__(self, folder: Path, web: Any) -> None:
+        super().__init__(folder, "csv")
+        self.web = web
+        self.allowed = True
+        fsspec.asyn.get_loop()  # one thread of fsspec, and its sockets, stay as long as the process
+
+    def holding(self, frame: pl.DataFrame) -> dict[str, Any]:
+        keys = super().holding(frame)
+        self.web.answers["/held.csv"] = self._answer
+        return keys | self._keys("held")
+
+    def _answer(self, asked: Any) -> Any:
+        if asked.headers.get("authorization") != f"Bearer {PASSWORD}":
+            return self.web.reply(b"", 401)
+        return self.web.reply(self.path.read_bytes()) if self.allowed else self.web.reply(b"", 403)
+
+    def _keys(self, name: str) -> dict[str, Any]:
+        return {"path": f"{self.web.url}/{name}.csv", "storage_options": {"token": PASSWORD}}
+
+    def missing(self) -> dict[str, Any]:
+        return self._keys("nowhere")
+
+    @contextmanager
+    def forbidden(self) -> Iterator[dict[str, Any]]:
+        keys = self.holding(FRAME)
+        self.allowed = False
+        yield keys
+
+    def refused(self) -> dict[str, Any]:
+        return self.holding(FRAME) | {"storage_options": {"token": f"not-{PASSWORD}"}}
+
+    def unreachable(self) -> dict[str, Any]:
+        return self.missing() | {"path": "http://127.0.0.1:9/held.csv"}
+
+
+class InDelta(InFile):
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "delta")
+
+    def holding(self, frame: pl.DataFrame) -> dict[str, Any]:
+        frame.write_delta(self.path, mode="overwrite", delta_write_options={"schema_mode": "overwrite"})
+        return {"path": str(self.path), "format": "delta"}
+
+    def breaking(self) -> dict[str, Any]:
+        keys = self.holding(pl.DataFrame({"id": ["1", "x"] * 5000}))
+        for file in self.path.glob("*.parquet"):
+            data = bytearray(file.read_bytes())
+            data[4:60] = b"\xff" * 56
+            file.write_bytes(data)
+        return keys
+
+    def missing(self) -> dict[str, Any]:
+        return super().missing() | {"format": "delta"}
+
+    @contextmanager
+    def forbidden(self) -> Iterator[dict[str, Any]]:
+        keys = self.holding(FRAME)
+        with unreadable(*self.path.glob("_delta_log/*.json")):
+            yield keys
+
 
 class InApi(Place):
     kind = "api"
@@ -221,6 +364,18 @@ class InApi(Place):
     def missing(self) -> dict[str, Any]:
         return self._keys("nowhere")
 
+    @contextmanager
+    def forbidden(self) -> Iterator[dict[str, Any]]:
+        self.web.answers["/held"] = lambda _: self.web.reply({"said": f"not for {PASSWORD}"}, 403)
+        yield self._keys("held")
+
+    def refused(self) -> dict[str, Any]:
+        self.web.answers["/held"] = lambda _: self.web.reply({"said": f"who is {PASSWORD}?"}, 401)
+        return self._keys("held")
+
+    def unreachable(self) -> dict[str, Any]:
+        return self._keys("held") | {"url": "http://127.0.0.1:9", "max_retries": 0}
+
     def _keys(self, path: str) -> dict[str, Any]:
         return {
             "url": self.web.url, "path": path, "pagination": {"type": "page_number"},
@@ -238,12 +393,18 @@ PLACES = [
     "file json",
     "file parquet",
     "file ipc",
+    "file delta",
+    "file web",
 ]
+#: Those that are reached over a network, with a login.
+REMOTE = ["api", "database", "file web"]
 
 
 @pytest.fixture(params=PLACES)
 def place(request, tmp_path) -> Place:
     match request.param.split(" "):
+        case ["file", suffix]:
+            return _of_files(suffix, request, tmp_path)
         case ["api"]:
             return InApi(request.getfixturevalue("web"))
         case ["database"]:
@@ -252,8 +413,16 @@ def place(request, tmp_path) -> Place:
             return InSqlite(tmp_path)
         case ["database", "duckdb"]:
             return InDuckdb(tmp_path)
-        case [_kind, suffix]:
-            return InFile(tmp_path, suffix)
+    raise AssertionError(request.param)
+
+
+def _of_files(suffix: str, request: Any, folder: Path) -> Place:
+    match suffix:
+        case "web":
+            return OnTheWeb(folder, request.getfixturevalue("web"))
+        case "delta":
+            return InDelta(folder)
+    return InFile(folder, suffix)
 
 
 def source(place: Place, keys: dict[str, Any]) -> Source:
@@ -419,6 +588,83 @@ def test_what_is_not_there_is_said_by_scan_and_by_check(place):
         is_one_line_without_secrets(caught.value)
 
 
+@pytest.mark.parametrize("place", REMOTE, indirect=True)
+def test_a_login_that_is_not_known_is_said_to_be_that(place):
+    made = source(place, place.refused())
+
+    for reach in (made.check, lambda: made.scan("input")):
+        with pytest.raises(SourceAuthenticationError) as caught:
+            reach()
+        is_one_line_without_secrets(caught.value)
+        assert not caught.value.retryable
+
+
+@pytest.mark.parametrize("place", REMOTE, indirect=True)
+def test_a_host_where_nobody_is_is_said_to_be_that_and_may_be_tried_again(place):
+    made = source(place, place.unreachable())
+
+    for reach in (made.check, lambda: made.scan("input")):
+        with pytest.raises(SourceUnreachableError) as caught:
+            reach()
+        is_one_line_without_secrets(caught.value)
+        assert caught.value.retryable
+
+
+def test_what_may_not_be_read_is_said_to_be_that(place):
+    source(place, place.holding(FRAME)).check()  # imports what root alone may
+
+    with place.forbidden() as keys, pytest.raises(SourcePermissionError) as caught:
+        source(place, keys).check()
+
+    is_one_line_without_secrets(caught.value)
+    assert not caught.value.retryable
+
+
+VERBS = [("validate",), ("show",), ("plan",), ("preview",), ("run", "--no-prefect", "--verbose"),
+         ("run", "--no-prefect", "--json"), ("history",)]  # fmt: skip
+
+
+def test_a_run_can_be_repeated_and_no_verb_shows_a_secret(place, tmp_path, monkeypatch):
+    flows = commands(place.holding(FRAME) | {"type": place.kind}, tmp_path, monkeypatch)
+
+    for number, (verb, *options) in enumerate(VERBS):
+        done = flows(verb, *options)
+        assert done.exit_code == 0, done.output
+        if verb == "run":
+            assert_frame_equal(pl.read_parquet(tmp_path / "there" / "out.parquet"), FRAME)
+            said = done.stdout if number == len(VERBS) - 2 else "{}"
+            assert json.loads(said).get("rows", {"read": 5})["read"] == 5
+    for file in (file for folder in ("there", "home") for file in (tmp_path / folder).rglob("*") if file.is_file()):
+        assert PASSWORD.encode() not in file.read_bytes(), file
+
+
+@pytest.mark.parametrize("place", REMOTE, indirect=True)
+@pytest.mark.parametrize("trouble", ["refused", "unreachable", "missing"])
+def test_no_verb_that_fails_shows_a_secret(place, trouble, tmp_path, monkeypatch):
+    flows = commands(getattr(place, trouble)() | {"type": place.kind}, tmp_path, monkeypatch)
+
+    for verb, *options in VERBS:
+        done = flows(verb, *options)
+        assert done.exit_code == (0 if verb in {"validate", "show", "history"} else 1), done.output
+    for file in (file for file in (tmp_path / "home").rglob("*") if file.is_file()):
+        assert PASSWORD.encode() not in file.read_bytes(), file
+
+
+def commands(keys: dict[str, Any], folder: Path, monkeypatch: Any) -> Callable[..., Any]:
+    """Runs verbs on a pipeline with this source, and looks for the secret in what they say."""
+    target = {"type": "file", "path": str(folder / "there" / "out.parquet"), "write_mode": "overwrite"}
+    pipeline = {"type": "batch", "source": keys, "target": target}
+    (folder / "p.yaml").write_text(json.dumps({"pipelines": {"p": pipeline}}))
+    monkeypatch.setenv("LOCKGATE_HOME", str(folder / "home"))
+
+    def call(verb: str, *options: str) -> Any:
+        done = CliRunner().invoke(main, [verb, "p", *options, "--config", str(folder / "p.yaml")])
+        assert PASSWORD not in done.output
+        return done
+
+    return call
+
+
 def is_one_line_without_secrets(error: BaseException) -> None:
     assert isinstance(error, ExtractError)
     assert str(error).startswith("source '")
@@ -469,9 +715,11 @@ def our_threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if not isinstance(thread, threading._DummyThread)}
 
 
-def eventually_closed(before: set[str]) -> bool:
+def eventually_closed(before: set[str], place: Place) -> bool:
     deadline = time.monotonic() + 10
     while open_things() - before and time.monotonic() < deadline:
+        if place.closes_late:
+            gc.collect()
         time.sleep(0.02)
     return not open_things() - before
 
@@ -488,17 +736,17 @@ def test_a_reader_that_is_closed_early_leaves_nothing_open(place):
     batches = abandoned()
     assert next(batches).height < frame.height
     batches.close()
-    assert eventually_closed(before)
+    assert eventually_closed(before, place)
 
     batches = abandoned()
     next(batches)
     del batches
-    assert eventually_closed(before)
+    assert eventually_closed(before, place)
 
     never_started = abandoned()
     del never_started
-    assert eventually_closed(before)
+    assert eventually_closed(before, place)
 
     assert source(place, keys).scan("input").frame.head(1).collect().height == 1
-    assert eventually_closed(before)
+    assert eventually_closed(before, place)
     assert our_threads() <= threads

@@ -412,6 +412,18 @@ def test_a_place_where_nobody_is_is_told_soon(scheme):
     assert PASSWORD not in repr(caught.value) + str(caught.value)
 
 
+def test_a_delta_table_where_nobody_is_may_be_tried_again():
+    keys = {"key": "k", "secret": PASSWORD, "endpoint_url": "http://127.0.0.1:9", "region": "x"}
+
+    with pytest.raises(SourceUnreachableError) as caught:
+        scan("s3://b/t", format="delta", storage_options=keys)
+
+    assert str(caught.value).startswith("source 'orders': 's3://b/t': ")
+    assert "Connection refused" in str(caught.value)
+    assert str(caught.value).endswith("Check the address, and that the server is up; then run again.")
+    assert PASSWORD not in str(caught.value)
+
+
 def test_a_wrong_password_of_sftp(sftp):
     url, options, _root = sftp
 

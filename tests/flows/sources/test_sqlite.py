@@ -4,11 +4,13 @@ import datetime as dt
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from decimal import Decimal
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -495,7 +497,7 @@ def test_a_lock_that_is_let_go_is_waited_for(run, file, scan):
 def test_a_file_that_may_not_be_read_is_a_matter_of_permission(run, file, tmp_path):
     run("CREATE TABLE t (id INTEGER)")
     file.chmod(0o000)
-    for folder in (tmp_path, *list(tmp_path.parents)[:3]):
+    for folder in takewhile(lambda each: each != Path(tempfile.gettempdir()), (tmp_path, *tmp_path.parents)):
         folder.chmod(0o755)
     told = subprocess.run([sys.executable, "-c", _AS_NOBODY, str(file)], capture_output=True, text=True, check=False)
 
