@@ -59,7 +59,7 @@ class Iceberg(_files.Format):
             raise SourceMissingError(f"{piece.name!r} has no snapshot {self.version}. Present: {known}.")
         newest = self._table.current_snapshot()
         self.version = self.version or (newest.snapshot_id if newest is not None else None)
-        return self._scan().collect_schema()
+        return self._scan(piece).collect_schema()
 
     def agreed(self, looks: Mapping[str, pl.Schema], known: pl.Schema | None) -> pl.Schema:
         """The columns of the table."""
@@ -68,12 +68,12 @@ class Iceberg(_files.Format):
 
     def rows(self, piece: Piece, schema: pl.Schema, ask: Pushdown) -> Iterator[Read]:
         """Stream the rows that `ask` wants."""
-        del piece, schema
-        yield from _files.asked(self._scan(), ask)
+        del schema
+        yield from _files.asked(self._scan(piece), ask)
 
-    def _scan(self) -> pl.LazyFrame:
+    def _scan(self, piece: Piece) -> pl.LazyFrame:
         table: Any = self._table
-        return pl.scan_iceberg(table, snapshot_id=self.version)
+        return pl.scan_iceberg(table, snapshot_id=self.version, storage_options=piece.options or None)
 
 
 def metadata_of(table: Found) -> Found:

@@ -295,6 +295,24 @@ def test_a_delta_table_on_s3(s3):
     assert_frame_equal(read(scan(f"{s3.url}/t", format="delta", storage_options=s3.options)).sort("id"), FRAME)
 
 
+def test_an_iceberg_table_on_s3(s3, folder):
+    pytest.importorskip("pyiceberg")
+    from pyiceberg.catalog.sql import SqlCatalog  # noqa: PLC0415 - slow to import
+
+    keys = {"key": "access-key-id", "secret": "secret-access-key", "endpoint_url": "endpoint", "region": "region"}
+    login = {f"s3.{keys[name]}": value for name, value in s3.options.items()}
+    catalog = SqlCatalog("c", uri=f"sqlite:///{folder}/catalog.db", warehouse=f"{s3.url}/w", **login)
+    catalog.create_namespace("n")
+    rows = FRAME.to_arrow()
+    table = catalog.create_table("n.t", schema=rows.schema)
+    table.append(rows)
+    extract = scan(table.location(), format="iceberg", storage_options=s3.options)
+    catalog.close()
+
+    assert_frame_equal(read(extract).sort("id"), FRAME)
+    assert extract.frame.filter(pl.col("id") > 1_500).collect().height == 499
+
+
 # ------------------------------------------------------------------ zip
 
 
