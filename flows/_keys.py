@@ -130,7 +130,7 @@ class ErrorHandling(Keys):
 
     Attributes:
         strategy: `retry` tries a stage again where the error is one that may pass; `fail` stops at once;
-            `continue` lets the pipelines after this one run.
+            `continue` lets the pipelines run that were to be run after this one (``run NAME NAME``, ``run --all``).
         max_retries: how many times a stage is tried again, where `strategy` is `retry`.
         retry_delay: seconds before the first retry; doubled for each that follows.
         on_transform_error: `skip` leaves a step out that cannot be planned, with a warning; never the default,

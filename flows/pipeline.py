@@ -70,8 +70,6 @@ def _hold_runnable(this: Run) -> None:
             "'validate', 'list' and 'show' work for all types.",
             path=("type",),
         )
-    if pipeline.error_handling.strategy == "continue":
-        this.warn("error_handling.strategy: 'continue' ends a failed run as 'fail' does in this version.")
     for position, alert in enumerate(pipeline.monitoring.alerts):
         this.warn(f"monitoring.alerts[{position}]: this version does not send {alert.type} alerts.")
 

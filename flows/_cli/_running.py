@@ -42,7 +42,7 @@ def run_and_show(pipeline: Pipeline, *, as_json: bool = False, prefect: bool = T
     )
 
 
-def never_began(name: str) -> dict[str, Any]:
+def never_began(name: str | None) -> dict[str, Any]:
     """What is said of a run that has no record, for programs."""
     return {"pipeline": name, "run_id": None, "status": "failed"}
 

@@ -125,6 +125,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Answer with JSON, 
 _VERBOSE = click.option("--verbose", is_flag=True, help="Show tracebacks; the same as LOCKGATE_LOG_LEVEL=DEBUG.")
 
 name_argument = click.argument("name")
+names_argument = click.argument("names", metavar="NAME...", nargs=-1)
 sets_option = click.option(
     "--set",
     "sets",

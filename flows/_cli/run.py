@@ -1,23 +1,56 @@
-"""``run``: run a pipeline now."""
+"""``run``: run pipelines now."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from flows._cli._verb import Asked, name_argument, sets_option, verb
+from flows._cli._group import INTERRUPTED
+from flows._cli._verb import Asked, names_argument, sets_option, verb
+
+if TYPE_CHECKING:
+    from flows._config import Pipeline
 
 
 @verb("run")
-@name_argument
+@names_argument
+@click.option("--all", "every", is_flag=True, help="Run every pipeline of the configuration, in its order.")
 @sets_option
 @click.option("--no-prefect", is_flag=True, help="Run the stages as plain functions: no server, no UI, a quick start.")
-def command(asked: Asked, name: str, sets: list[str], no_prefect: bool) -> int:
-    """Run the pipeline NAME now.
+def command(asked: Asked, names: tuple[str, ...], every: bool, sets: list[str], no_prefect: bool) -> int:
+    """Run the pipelines called NAME now, one after the other.
 
-    With --json, stdout is one object, also when the run fails.
+    After one that failed, the others are run only where its error_handling.strategy is `continue`; the exit code
+    tells of the failure all the same.
+
+    With --json, stdout is one object for each pipeline that was begun, also when it fails.
     """
     from flows._cli._running import never_began, run_and_show  # noqa: PLC0415 - other verbs do not run
 
-    asked.facts = never_began(name)
-    pipeline = asked.pipeline(name, sets)
-    return run_and_show(pipeline, as_json=asked.as_json, prefect=not no_prefect, named=asked.named)
+    asked.facts = never_began(names[0] if names else None)
+    pipelines = _asked_for(asked, names, every, sets)
+    exit_code = 0
+    for position, pipeline in enumerate(pipelines):
+        code = run_and_show(pipeline, as_json=asked.as_json, prefect=not no_prefect, named=asked.named)
+        exit_code = exit_code or code
+        waiting = [other.name for other in pipelines[position + 1 :]]
+        if code and waiting and not _goes_on(pipeline, code):
+            click.echo(f"not run after that: {', '.join(waiting)}.", err=True)
+            break
+    return exit_code
+
+
+def _asked_for(asked: Asked, names: tuple[str, ...], every: bool, sets: list[str]) -> list[Pipeline]:
+    """Every pipeline is looked up before the first one runs."""
+    if every == bool(names):
+        raise click.UsageError(
+            "--all is all of them. Remove the names" if every else "NAME is missing", click.get_current_context()
+        )
+    if every:
+        names = tuple(asked.configuration().pipelines)
+    return [asked.pipeline(name, sets) for name in dict.fromkeys(names)]
+
+
+def _goes_on(pipeline: Pipeline, code: int) -> bool:
+    return code != INTERRUPTED and pipeline.error_handling.strategy == "continue"
