@@ -54,6 +54,7 @@ class Pipeline:
         model: ``schema``, a reference like ``package.module:Class``, to be loaded by whoever judges rows.
         version: a short hash of this pipeline's own keys, the same for the same meaning; without secrets.
         locate: where a path of this pipeline stands: ``flows/customer_etl.yaml:21``.
+        resumes: the run whose landed files the next run takes over; asked for on the command line only.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Pipeline:
     tags: tuple[str, ...]
     version: str
     locate: Locate = field(repr=False, compare=False)
+    resumes: str | None = None
 
 
 @dataclass(frozen=True)

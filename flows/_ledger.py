@@ -75,6 +75,7 @@ class RunRecord:
             ``status`` (``waiting`` until its turn), and the rows ``written`` and ``unchanged``. `rows` then says
             what the first of them did.
         seconds: wall time until the record was made.
+        resumes: the run whose landed files it took over.
     """
 
     pipeline: str
@@ -96,6 +97,7 @@ class RunRecord:
     targets: dict[str, dict[str, Any]] = field(default_factory=dict)
     seconds: float = 0.0
     published: str | None = None
+    resumes: str | None = None
 
     @classmethod
     def start(cls, pipeline: str, target: str, config_version: str) -> RunRecord:
@@ -165,6 +167,7 @@ class RunRecord:
             "checks": self.checks,
             "warnings": self.warnings,
             "published": self.published,
+            **({"resumes": self.resumes} if self.resumes else {}),
             "error": self.error,
         }
         return {name: _sayable(fact) for name, fact in facts.items()}

@@ -11,7 +11,7 @@ A flow written by hand composes the same functions and gets the same promises.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,8 +27,9 @@ from flows._pass import Pass, Passed, read_rows_of
 from flows._plan import Plan
 from flows._quarantine import Quarantine
 from flows._report import Reporter, Silent
+from flows._workspace import Workspace
 from flows.sources import _snapshots
-from flows.sources._base import Context, Extract
+from flows.sources._base import OUTSIDE, Context, Extract
 from flows.targets._base import Chamber, Violation
 from transforms._errors import LockgateError, TransformError
 from transforms._expressions import clock
@@ -50,6 +51,7 @@ class Run:
         folder: the run's workspace.
         quarantine: rows that broke a rule.
         reporter: is told what happens, for whoever watches.
+        landed: is told of every file of the workspace from which another run could go on.
     """
 
     pipeline: Pipeline
@@ -57,11 +59,17 @@ class Run:
     folder: Path
     quarantine: Quarantine
     reporter: Reporter = field(default_factory=Silent)
+    landed: Callable[[Path], None] = lambda _file: None
 
     @classmethod
-    def begin(cls, pipeline: Pipeline, record: RunRecord, folder: Path, reporter: Reporter | None = None) -> Run:
-        """A run whose workspace is `folder`; the reporter is told that it began."""
+    def begin(
+        cls, pipeline: Pipeline, record: RunRecord, work: Workspace | Path, reporter: Reporter | None = None
+    ) -> Run:
+        """A run whose workspace, or the folder of it, is `work`; the reporter is told that it began."""
+        folder = work if isinstance(work, Path) else work.folder
         run = cls(pipeline, record, folder, Quarantine(folder / "quarantine"), reporter or Silent())
+        if not isinstance(work, Path):
+            run.landed = work.landed
         run.reporter.began(record)
         return run
 
@@ -119,7 +127,9 @@ def _scanned(pipeline: Pipeline, run: Run | None) -> Extracts:
     def context(name: str) -> Context:
         folder = run.folder / "sources" / name if run else None
         run_id = run.record.run_id if run else ""
-        return Context(folder, lambda: _state(pipeline, name), sample=run is None, run_id=run_id, others=scan)
+        landed = run.landed if run else OUTSIDE.landed
+        state = lambda: _state(pipeline, name)  # noqa: E731 - one line of what a source is told
+        return Context(folder, state, sample=run is None, run_id=run_id, others=scan, landed=landed)
 
     return {name: scan(name) for name in pipeline.sources}
 

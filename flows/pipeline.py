@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from flows import _stages
 from flows._config import Pipeline
-from flows._errors import as_json
+from flows._errors import RefusedError, as_json
 from flows._ledger import RunRecord
 from flows._plan import Plan
 from flows._report import Reporter
@@ -23,6 +24,8 @@ from flows._workspace import workspace
 from flows.sources import _snapshots
 from flows.targets._base import Chamber
 from transforms._errors import LockgateError
+
+_LOOKED_AT = 100  # runs, when one is looked for in the ledger
 
 
 @dataclass(frozen=True)
@@ -47,15 +50,23 @@ def run(pipeline: Pipeline, *, stages: Stages | None = None, reporter: Reporter 
 
 
 def resume(pipeline: Pipeline, record: RunRecord, *, stages: Stages, reporter: Reporter | None = None) -> RunRecord:
-    """Run a pipeline under a record that was opened before."""
-    with workspace(record.run_id) as folder, _snapshots.shared():
-        this = Run.begin(pipeline, record, folder, reporter)
+    """Run a pipeline under a record that was opened before.
+
+    Raises:
+        ConfigError: nothing is left of the run that it is to resume.
+    """
+    record.resumes = pipeline.resumes
+    with workspace(record.run_id, pipeline.name, pipeline.resumes) as work, _snapshots.shared():
+        this = Run.begin(pipeline, record, work, reporter)
         try:
             _hold_runnable(this)
             plan = stages.transform(this, stages.extract(this))
             with stages.validate(this, plan) as chamber:
+                _hold_unpublished(this)
                 stages.load(this, chamber)
         except BaseException as error:
+            if work.has_landed:
+                this.warn(f"what had landed is kept. To go on from there: run {pipeline.name} --resume {record.run_id}")
             _leave_record(this, error)
             raise
     return record
@@ -72,6 +83,23 @@ def _hold_runnable(this: Run) -> None:
         )
     for position, alert in enumerate(pipeline.monitoring.alerts):
         this.warn(f"monitoring.alerts[{position}]: this version does not send {alert.type} alerts.")
+
+
+def published(pipeline: Pipeline, run_id: str) -> dict[str, Any] | None:
+    """The record of a run, as a result object, if it was published; looked for among the newest of the ledger."""
+    found = pipeline.target.history(pipeline.name, _LOOKED_AT)
+    return next((one for one in found if one["run_id"] == run_id and one["status"] in {"published", "unchanged"}), None)
+
+
+def _hold_unpublished(this: Run) -> None:
+    """Look again, now that the target is ours, whether the run that this one resumes is dead and unpublished.
+
+    Raises:
+        RefusedError: it was published meanwhile.
+    """
+    resumes = this.pipeline.resumes
+    if resumes is not None and published(this.pipeline, resumes):
+        raise RefusedError(f"{this.pipeline.name}: run {resumes} was published meanwhile. Nothing was loaded again.")
 
 
 def _leave_record(this: Run, error: BaseException) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from flows._cli._group import INTERRUPTED
 from flows._cli._verb import Asked, names_argument, sets_option, verb
+from transforms._words import counted
 
 if TYPE_CHECKING:
     from flows._config import Pipeline
@@ -17,8 +19,16 @@ if TYPE_CHECKING:
 @names_argument
 @click.option("--all", "every", is_flag=True, help="Run every pipeline of the configuration, in its order.")
 @sets_option
+@click.option(
+    "--resume",
+    "resumes",
+    metavar="RUN",
+    help="Go on from what the run RUN had landed, pages of an API, before it failed or was killed.",
+)
 @click.option("--no-prefect", is_flag=True, help="Run the stages as plain functions: no server, no UI, a quick start.")
-def command(asked: Asked, names: tuple[str, ...], every: bool, sets: list[str], no_prefect: bool) -> int:
+def command(
+    asked: Asked, names: tuple[str, ...], *, every: bool, sets: list[str], resumes: str | None, no_prefect: bool
+) -> int:
     """Run the pipelines called NAME now, one after the other.
 
     After one that failed, the others are run only where its error_handling.strategy is `continue`; the exit code
@@ -30,6 +40,15 @@ def command(asked: Asked, names: tuple[str, ...], every: bool, sets: list[str], 
 
     asked.facts = never_began(names[0] if names else None)
     pipelines = _asked_for(asked, names, every, sets)
+    if resumes is not None:
+        if len(pipelines) > 1:
+            raise click.UsageError("--resume is for one pipeline", click.get_current_context())
+        if earlier := _published(pipelines[0], resumes):
+            rows = counted(earlier["rows"]["written"], "row")
+            return asked.answer(
+                earlier, f"{names[0]}: run {resumes} was published, with {rows}. Nothing is left to do."
+            )
+        pipelines = [replace(pipelines[0], resumes=resumes)]
     exit_code = 0
     for position, pipeline in enumerate(pipelines):
         code = run_and_show(pipeline, as_json=asked.as_json, prefect=not no_prefect, named=asked.named)
@@ -50,6 +69,12 @@ def _asked_for(asked: Asked, names: tuple[str, ...], every: bool, sets: list[str
     if every:
         names = tuple(asked.configuration().pipelines)
     return [asked.pipeline(name, sets) for name in dict.fromkeys(names)]
+
+
+def _published(pipeline: Pipeline, run_id: str) -> dict[str, Any] | None:
+    from flows.pipeline import published  # noqa: PLC0415 - only for those who resume
+
+    return published(pipeline, run_id)
 
 
 def _goes_on(pipeline: Pipeline, code: int) -> bool:

@@ -129,7 +129,7 @@ class _Scan:
         if self.options.landing_folder is not None and context.run_id:
             kept = Path(self.options.landing_folder).expanduser() / context.run_id / self.name
             return Landing(kept, self.side, exact=exact)
-        return Landing(self.folder / "pages", self.side, exact=exact)
+        return Landing(self.folder / "pages", self.side, exact=exact, landed=context.landed)
 
     async def _landed(self, landing: Landing | None, *, sample: bool) -> None:
         options = self.options

@@ -79,6 +79,7 @@ class Context:
             landing everything first would be a waste.
         run_id: of the run, for what is kept beyond it; empty outside a run.
         others: opens another source of the pipeline, once a run; one that `Source.needs` names.
+        landed: is told of every file below `folder` from which another run could go on, once it is whole.
     """
 
     folder: Path | None = None
@@ -86,6 +87,7 @@ class Context:
     sample: bool = False
     run_id: str = ""
     others: Callable[[str], Extract] = _alone
+    landed: Callable[[Path], None] = lambda _file: None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -32,12 +32,22 @@ class Landing:
         replays: whether they come from another run, and none may be added.
         exact: whether numbers keep all their digits.
         side: the end that errors belong to.
+        landed: is told of every file that is whole.
     """
 
-    def __init__(self, folder: Path, side: Side, *, replays: bool = False, exact: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        side: Side,
+        *,
+        replays: bool = False,
+        exact: bool = False,
+        landed: Callable[[Path], None] = lambda _file: None,
+    ) -> None:
         self.folder = folder
         self.replays = replays
         self._exact = exact
+        self._landed = landed
         self._side = side
         self._waiting: list[Page] = []
         self._held = 0
@@ -95,6 +105,7 @@ class Landing:
             os.replace(unfinished, file)  # noqa: PTH105 - the one call that is atomic on every system
         self._files.append(file)
         self._waiting, self._held = [], 0
+        self._landed(file)
 
     def _rows(self, file: Path) -> pl.DataFrame:
         return pl.read_parquet(file, columns=["status", "ignored", "headers", "body"], glob=False)
