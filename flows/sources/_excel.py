@@ -31,27 +31,36 @@ class Excel(_files.Format):
     sheet: str | int = 1
     has_header: bool = True
 
-    def look(self, piece: Piece) -> pl.Schema:
+    def look(self, piece: Piece) -> pl.Schema | None:
         """Columns, and the types that all their cells have; a column with cells of several types is text."""
         sheet = self._read(piece, {})
+        if not sheet.width:
+            return None
         empty = {name for name in sheet.columns if sheet[name].null_count() == sheet.height}
         return pl.Schema({name: pl.Null() if name in empty else dtype for name, dtype in sheet.schema.items()})
 
-    def agreed(self, looks: Mapping[str, pl.Schema], known: pl.Schema | None) -> pl.Schema:
+    def agreed(self, looks: Mapping[str, pl.Schema | None], known: pl.Schema | None) -> pl.Schema:
         """The columns of the first workbook; an empty one has the type that it has elsewhere, numbers are alike."""
-        _files.require_same_columns(looks)
-        names = list(next(iter(looks.values())))
+        sheets = {name: schema for name, schema in looks.items() if schema is not None}
+        if not sheets:
+            if self.dtypes:
+                return pl.Schema(self.dtypes)
+            raise SourceMissingError(
+                f"the sheet of {next(iter(looks))!r} is empty, so no column is known. Declare them in 'dtypes'."
+            )
+        _files.require_same_columns(sheets)
+        names = list(next(iter(sheets.values())))
         _files.require_declared(self.dtypes, names)
-        told = [*([known] if known is not None else []), *looks.values()]
+        told = [*([known] if known is not None else []), *sheets.values()]
         settled = {
             name: self.dtypes.get(name) or _common([schema.get(name, pl.Null()) for schema in told]) for name in names
         }
-        for file, schema in looks.items():
+        for file, schema in sheets.items():
             fitted = {
                 name: settled[name] if self._fits(name, dtype, settled[name]) else dtype
                 for name, dtype in schema.items()
             }
-            _files.require_same_types({next(iter(looks)): pl.Schema(settled), file: pl.Schema(fitted)})
+            _files.require_same_types({next(iter(sheets)): pl.Schema(settled), file: pl.Schema(fitted)})
         return pl.Schema(settled)
 
     def _fits(self, name: str, dtype: pl.DataType, common: pl.DataType) -> bool:
@@ -60,7 +69,13 @@ class Excel(_files.Format):
     def rows(self, piece: Piece, schema: pl.Schema, ask: Pushdown) -> Iterator[Read]:
         """The rows of the sheet, at once."""
         texts: dict[str, pl.DataType] = {name: pl.String() for name in self.dtypes}
-        sheet = self._read(piece, texts).select(list(ask.columns if ask.columns is not None else schema))
+        try:
+            sheet = self._read(piece, texts)
+        except KeyError:  # Polars misses a declared column, which only a sheet without any can lack by now
+            return
+        if not sheet.width:
+            return
+        sheet = sheet.select(list(ask.columns if ask.columns is not None else schema))
         alike = [
             pl.col(name).cast(schema[name])
             for name, dtype in sheet.schema.items()

@@ -195,6 +195,18 @@ def test_a_column_that_is_empty_in_one_workbook_has_the_type_of_the_other():
     assert read(scan("*.xlsx")).rows() == [(1, None), (2, 7.0), (3, 2.5)]
 
 
+def test_an_empty_sheet_has_no_rows_and_its_columns_are_those_declared_or_of_others():
+    workbook("1.xlsx", {"first": []})
+    workbook("2.xlsx", {"first": [["id"], [1]]})
+
+    assert_frame_equal(read(scan("1.xlsx", dtypes={"id": "bigint"})), pl.DataFrame(schema={"id": pl.Int64}))
+    assert read(scan("*.xlsx")).rows() == [(1,)]
+    with pytest.raises(SourceMissingError) as caught:
+        scan("1.xlsx")
+    said = "the sheet of '1.xlsx' is empty, so no column is known. Declare them in 'dtypes'."
+    assert str(caught.value) == f"source 'orders': {said}"
+
+
 @pytest.mark.parametrize(
     ("sheet", "said"),
     [
