@@ -198,10 +198,19 @@ _AUTHENTICATION = ("authentication", "Check the keys in 'storage_options', or in
 _UNREACHABLE = ("unreachable", "Check the address, and that the server is up; then run again.")
 _MISSING = ("missing", "Check the name.")
 _FULL = ("resources", "Free some space, then run again.")
-_BAD_KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "Access Key Id", "ignature", "redential", "uthentication")
+_BAD_KEYS = (
+    "InvalidAccessKeyId",
+    "Access Key Id",
+    "ignature",
+    "ExpiredToken",
+    "provided token",
+    "redential",
+    "uthentication",
+)
 _COLOURS = re.compile(r"\x1b\[\d*m")
 #: How the object store of Polars and Delta Lake says it.
 _NOBODY_SAID = ("client error (Connect)", "tcp connect error", "dns error", "operation timed out")
+_FORBIDDEN_SAID = "403 Forbidden"
 _NOBODY = (
     "ConnectionError",
     "Timeout",
@@ -231,7 +240,9 @@ def _diagnosed(error: Exception) -> tuple[str, str]:
         ("other", "Install that package beside Lockgate."): isinstance(error, ImportError),
         _AUTHENTICATION: status == _UNAUTHORIZED or any(sign in text or sign in kind for sign in _BAD_KEYS),
         _MISSING: status == _NOT_FOUND or isinstance(error, FileNotFoundError) or "NoSuchBucket" in text,
-        ("permission", "Grant it, or use another user."): status == _FORBIDDEN or isinstance(error, PermissionError),
+        ("permission", "Grant it, or use another user."): status == _FORBIDDEN
+        or isinstance(error, PermissionError)
+        or _FORBIDDEN_SAID in text,
         _UNREACHABLE: status >= _SERVER_FAULT
         or isinstance(error, ConnectionError | TimeoutError | socket.gaierror)
         or any(sign in kind for sign in _NOBODY)

@@ -67,7 +67,7 @@ class DeltaLakeTable(LakeTable):
                 "other", "format: delta needs a package. Install it: pip install 'lockgate[lake]'."
             ) from error
         try:
-            with self.store.mapped(), _told_apart():
+            with self.store.mapped():
                 yield
         except exceptions.CommitFailedError as error:
             raise self.side.error(
@@ -190,17 +190,6 @@ class DeltaLakeTable(LakeTable):
         """Nothing: removed files are kept for readers of older versions, until somebody vacuums the table."""
 
 
-@contextmanager
-def _told_apart() -> Iterator[None]:
-    """Let an answer that forbids something be an error of its own: the library has one class for all answers."""
-    try:
-        yield
-    except OSError as error:
-        if "403 Forbidden" in str(error):
-            raise PermissionError(str(error)) from error
-        raise
-
-
 def _properties(record: RunRecord) -> CommitProperties:
     from deltalake import CommitProperties, Transaction  # noqa: PLC0415 - as above
 
@@ -302,7 +291,7 @@ def _polars_schema(delta: DeltaTable) -> pl.Schema:
 #: What an error of the library means by the words in it, and what to do next.
 _SIGNS: dict[tuple[str, ...], tuple[str, str]] = {
     ("already exists",): ("busy", "Another run made the table while this one was under way. Run again."),
-    ("invalidaccesskeyid", "signaturedoesnotmatch", "credential", "unauthorized"): (
+    ("invalidaccesskeyid", "signaturedoesnotmatch", "expiredtoken", "credential", "unauthorized"): (
         "authentication",
         "Check the keys in 'storage_options', or in the environment.",
     ),

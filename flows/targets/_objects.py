@@ -111,6 +111,9 @@ class S3Object(Place):
             return dict(self._call("head_object"))
         except FileNotFoundError:
             return None
+        except PermissionError:  # the answer to a HEAD has no body that could say why
+            self.store.fs.call_s3("list_objects_v2", Bucket=self._bucket, Prefix=self._key, MaxKeys=1)
+            raise
 
     def _call(self, operation: str, **keys: Any) -> Any:
         return self.store.fs.call_s3(operation, Bucket=self._bucket, Key=self._key, **keys)

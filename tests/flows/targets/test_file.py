@@ -897,6 +897,19 @@ def test_an_endpoint_that_is_not_there_is_told_without_the_keys(s3_target: Calla
     assert "hush-s3-secret" not in str(caught.value) + repr(target)
 
 
+@pytest.mark.parametrize("write_mode", ["append", "overwrite"])
+def test_keys_that_s3_refuses_are_told_and_not_shown(
+    loads: Loads, refused: tuple[dict[str, str], type[LoadError]], write_mode: str
+) -> None:
+    options, kind = refused
+    target = File.model_validate({"path": "s3://b/o.csv", "storage_options": options, "write_mode": write_mode})
+    for attempt in (target.check, lambda: loads.load(target, ROWS), lambda: target.plan(ROWS.schema)):
+        with pytest.raises(kind) as caught:
+            attempt()
+        assert not caught.value.retryable
+        assert "hush-s3-secret" not in str(caught.value) + repr(target)
+
+
 def test_a_bucket_that_is_not_there_is_told(loads: Loads, s3: Any) -> None:
     keys = {"path": "s3://nobody-made-this/o.csv", "storage_options": s3.options, "write_mode": "overwrite"}
     target = File.model_validate(keys)
