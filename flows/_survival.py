@@ -57,18 +57,37 @@ def _in_unit(microseconds: int, digits: int) -> int:
 
 def shown(value: pl.Series) -> str:
     """The one value of a series in words, as messages quote it; Python has no word for every moment of Polars."""
+    return _quoted(_words(value))
+
+
+def _words(value: pl.Series) -> str:
+    if value.null_count():
+        return "null"
+    if isinstance(value.dtype, pl.List | pl.Array):
+        items = value.item()
+        return f"[{', '.join(_inner(items[n : n + 1]) for n in range(min(len(items), _LONGEST)))}]"
+    if isinstance(value.dtype, pl.Struct):
+        fields = value.struct.unnest().iter_columns()
+        return f"{{{', '.join(f'{field.name}: {_inner(field)}' for field in fields)}}}"
+    return _moment(value) if value.dtype.is_temporal() else str(value.item())
+
+
+def _moment(value: pl.Series) -> str:
     dtype, number = value.dtype, value.to_physical()
     if isinstance(dtype, pl.Duration):
-        return _quoted(f"{number.item()} {dtype.time_unit}")
+        return f"{number.item()} {dtype.time_unit}"
     if dtype == pl.Time():
-        return _quoted(value.dt.to_string("%H:%M:%S%.9f").item())
-    if isinstance(dtype, pl.Datetime | pl.Date):
-        unit = dtype.time_unit if isinstance(dtype, pl.Datetime) else "days"
-        a_day = 86_400 * 10 ** _DIGITS[unit] if unit in _DIGITS else 1
-        if abs(number.item()) > _SHOWN_DAYS * a_day:
-            return _quoted(f"{number.item()} {unit} from 1970")
-        return _quoted(value.dt.to_string("iso").item())
-    return _quoted(str(value.item()))
+        return str(value.dt.to_string("%H:%M:%S%.9f").item())
+    unit = dtype.time_unit if isinstance(dtype, pl.Datetime) else "days"
+    a_day = 86_400 * 10 ** _DIGITS[unit] if unit in _DIGITS else 1
+    if abs(number.item()) > _SHOWN_DAYS * a_day:
+        return f"{number.item()} {unit} from 1970"
+    return str(value.dt.to_string("iso").item())
+
+
+def _inner(value: pl.Series) -> str:
+    """A value in a list or a struct: texts in quotes, so that their ends are seen."""
+    return repr(value.item()) if isinstance(value.dtype, pl.String) and not value.null_count() else _words(value)
 
 
 def _quoted(text: str) -> str:

@@ -159,6 +159,7 @@ UNFIT: list[tuple[str, pl.Series, str]] = [
     ("duckdb", pl.Series([1], dtype=pl.Datetime("ns", "UTC")), "would be another value in TIMESTAMP WITH TIME ZONE"),
     ("duckdb", pl.Series([2**31 - 1], dtype=pl.Int32).cast(pl.Date), "would be another value in DATE"),
     ("duckdb", pl.Series([2**63 - 1]).cast(pl.Datetime("us")), "would be another value in TIMESTAMP"),
+    ("duckdb", pl.Series([[1]], dtype=pl.List(pl.Datetime("ns", "UTC"))), "'[1970-01-01 00:00:00.000000001+00:00]' "),
     ("duckdb", pl.Series([10**38], dtype=pl.Int128), "would be another value in HUGEINT"),
 ]  # fmt: skip
 
