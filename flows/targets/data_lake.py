@@ -33,6 +33,8 @@ class DataLake(Target):
     newest version; whoever resolves the link first and then lists reads one version, whole. On S3 there is no such
     link: read the files that the newest manifest lists, or use Delta.
 
+    Iceberg tables are read, not written: what makes a commit to them one step is a catalog, and files alone have none.
+
     ```yaml
     target:
       type: data_lake
