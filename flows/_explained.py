@@ -37,6 +37,7 @@ def explained(pipeline: Pipeline) -> dict[str, Any]:
             "columns": {name: str(dtype) for name, dtype in plan.output.items()},
             "checks": list(_checks(plan)),
             "max_failed_ratio": pipeline.error_handling.max_failed_ratio,
+            "guards": pipeline.guards.model_dump(),
             "target": pipeline.target.label,
             "publishes": pipeline.target.plan(plan.output),
             "warnings": [*(warning for extract in extracts.values() for warning in extract.warnings), *plan.skipped],

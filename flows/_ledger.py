@@ -42,6 +42,19 @@ class Rows:
     unchanged: int = 0
 
 
+@dataclass(frozen=True)
+class Guards:
+    """What publishing a run may do to the rows that are there; it is not part of what a ledger keeps.
+
+    Attributes:
+        max_removed_ratio: of the rows that are there, the part that may go.
+        allows_empty: whether a load without rows may take all of them away, whatever the target says.
+    """
+
+    max_removed_ratio: float = 1.0
+    allows_empty: bool = False
+
+
 @dataclass
 class StepCount:
     """How many rows went into a step and came out of it."""
@@ -75,6 +88,7 @@ class RunRecord:
             ``status`` (``waiting`` until its turn), and the rows ``written`` and ``unchanged``. `rows` then says
             what the first of them did.
         seconds: wall time until the record was made.
+        guards: what publishing may take away; without any until a pipeline's run begins.
     """
 
     pipeline: str
@@ -96,6 +110,7 @@ class RunRecord:
     targets: dict[str, dict[str, Any]] = field(default_factory=dict)
     seconds: float = 0.0
     published: str | None = None
+    guards: Guards = Guards()
 
     @classmethod
     def start(cls, pipeline: str, target: str, config_version: str) -> RunRecord:

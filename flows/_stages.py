@@ -19,7 +19,7 @@ from typing import Any
 
 import polars as pl
 
-from flows import _plan
+from flows import _plan, _usual
 from flows._config import Pipeline
 from flows._errors import RefusedError
 from flows._ledger import Rows, RunRecord
@@ -62,6 +62,7 @@ class Run:
     def begin(cls, pipeline: Pipeline, record: RunRecord, folder: Path, reporter: Reporter | None = None) -> Run:
         """A run whose workspace is `folder`; the reporter is told that it began."""
         run = cls(pipeline, record, folder, Quarantine(folder / "quarantine"), reporter or Silent())
+        record.guards = pipeline.limits
         run.reporter.began(record)
         return run
 
@@ -286,11 +287,12 @@ def load(run: Run, chamber: Chamber) -> None:
         LedgerError: the rows do not add up; nothing was published.
     """
     with run.stage("load") as facts:
+        if warning := _usual.hold(run.pipeline, run.record):
+            run.warn(warning)
         published = chamber.publish(run.record, run.quarantine)
         facts["how"] = published.how
-        facts["inserted"], facts["updated"] = published.inserted, published.updated
-        facts["unchanged"], facts["deleted"] = published.unchanged, published.deleted
-        facts["closed"] = published.closed
+        for name in ("inserted", "updated", "unchanged", "deleted", "closed"):
+            facts[name] = getattr(published, name)
 
 
 #: Errors that say "refused": the data or a guard, not a failure of a system.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 
 from flows._cli._verb import Asked, name_argument, sets_option, verb
@@ -11,7 +13,10 @@ from flows._cli._verb import Asked, name_argument, sets_option, verb
 @name_argument
 @sets_option
 @click.option("--no-prefect", is_flag=True, help="Run the stages as plain functions: no server, no UI, a quick start.")
-def command(asked: Asked, name: str, sets: list[str], no_prefect: bool) -> int:
+@click.option(
+    "--allow-shrink", is_flag=True, help="Publish also what leaves far fewer rows in the target, or none; this time."
+)
+def command(asked: Asked, name: str, sets: list[str], no_prefect: bool, allow_shrink: bool) -> int:
     """Run the pipeline NAME now.
 
     With --json, stdout is one object, also when the run fails.
@@ -19,5 +24,5 @@ def command(asked: Asked, name: str, sets: list[str], no_prefect: bool) -> int:
     from flows._cli._running import never_began, run_and_show  # noqa: PLC0415 - other verbs do not run
 
     asked.facts = never_began(name)
-    pipeline = asked.pipeline(name, sets)
+    pipeline = replace(asked.pipeline(name, sets), allows_shrink=allow_shrink)
     return run_and_show(pipeline, as_json=asked.as_json, prefect=not no_prefect, named=asked.named)

@@ -159,7 +159,7 @@ class AttachedChamber(Chamber):
                     return _booking.recall(record, earlier)
                 self._confirm_unchanged(session)
                 staged = Staged(quote(attached, STAGED), self._rows)
-                ways = Ways(session, self.table.options, self.layout, staged, record.started_at)
+                ways = Ways(session, self.table.options, self.layout, staged, record)
                 ways.refuse()
                 books.write_quarantine(record, quarantine)
                 published = ways.publish()

@@ -125,7 +125,7 @@ class LakeChamber(Chamber):
         empties = (options.write_mode == "overwrite" and not dynamic) or (by_range and not by_range.spans_load)
         closes = versions is not None and versions.hard_deletes == "close"
         if (empties or closes) and not options.allow_empty:
-            _booking.refuse_empty(self._staged.rows, self._table.side.label)
+            _booking.refuse_empty(self._staged.rows, self._table.side.label, self._record)
 
     def _look_again(self) -> None:
         """Rows may be added to any version; rows that replace others are for the version that was seen last.

@@ -11,7 +11,7 @@ import errno
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -62,13 +62,22 @@ class Place(ABC):
         """Whether it is true; a proof of nothing always is."""
 
     @abstractmethod
-    def publish(self, built: Path, run_id: str, *, adds: bool) -> None:
+    def rows(self, count: Callable[[Path], int]) -> int:
+        """How many rows are there; 0 where nobody can say.
+
+        Args:
+            count: counts the rows of a file of this machine.
+        """
+
+    @abstractmethod
+    def publish(self, built: Path, run_id: str, *, adds: bool, rows: int | None) -> None:
         """Let `built` be what is there, in one step.
 
         Args:
             built: a file, or a folder of part files; see `staging`.
             run_id: of the run.
             adds: whether it has the rows that `old` had; then those must still be the ones that are there.
+            rows: how many will be there, where that is known.
 
         Raises:
             TargetBusyError: somebody else wrote there meanwhile.
@@ -187,7 +196,11 @@ class LocalFile(_Local):
         with self.store.mapped():
             return not proof or self._identity(self.path) == proof
 
-    def publish(self, built: Path, run_id: str, *, adds: bool) -> None:  # noqa: ARG002 - the signature of every place
+    def rows(self, count: Callable[[Path], int]) -> int:
+        """Those of the file."""
+        return count(self.path) if self.path.exists() else 0
+
+    def publish(self, built: Path, run_id: str, *, adds: bool, rows: int | None) -> None:  # noqa: ARG002 - the signature of every place
         """Rename."""
         with self.store.mapped():
             if adds and self._identity(self.path) != self._seen:
@@ -258,7 +271,11 @@ class LocalFolder(_Local):
             names = [file.name for file in self.path.iterdir()] if self.path.is_dir() else []
         return not proof or any(name.endswith(f"-{proof['run']}{self._after}") for name in names)
 
-    def publish(self, built: Path, run_id: str, *, adds: bool) -> None:  # noqa: ARG002 - the signature of every place
+    def rows(self, count: Callable[[Path], int]) -> int:
+        """Those of all parts."""
+        return sum(map(count, self.parts()))
+
+    def publish(self, built: Path, run_id: str, *, adds: bool, rows: int | None) -> None:  # noqa: ARG002 - the signature of every place
         """Exchange the folders; a folder that is not there yet appears."""
         with self.store.mapped():
             others = {file.name for file in self.parts()} - {file.name for file in built.iterdir()}

@@ -74,9 +74,18 @@ def _replace(connection: Connection, layout: Layout, staged: Staged, scope: str,
         execute(connection, f"ANALYZE {staged.quoted}")
         deleted = _delete_missing(connection, by_key, staged, scope)
         merged = upsert(connection, by_key, staged)
-        return Published(merged.inserted, merged.updated, merged.unchanged, deleted, how[1])
+        return _shrunk(connection, layout, replace(merged, deleted=deleted, how=how[1]))
     deleted = execute(connection, f"DELETE FROM {layout.table.quoted} AS t WHERE {scope}").rowcount
-    return Published(_insert(connection, layout, staged), deleted=deleted, how=how[0])
+    return _shrunk(connection, layout, Published(_insert(connection, layout, staged), deleted=deleted, how=how[0]))
+
+
+def _shrunk(connection: Connection, layout: Layout, published: Published) -> Published:
+    """With how many fewer rows the table has now, which is counted only where that can be."""
+    removed = published.deleted - published.inserted
+    if removed <= 0:
+        return published
+    row = execute(connection, f"SELECT count(*) FROM {layout.table.quoted}").fetchone()
+    return replace(published, removed=removed, before=removed + (row[0] if row else 0))
 
 
 def _keyed(layout: Layout) -> Layout:
@@ -109,12 +118,14 @@ def swap(connection: Connection, layout: Layout, staged: Staged, still_fits: Cal
     The staged rows are frozen, so a reader whose snapshot is older than the load sees the new rows, never an
     empty table. The exclusive lock is held for a few changes of the catalogue.
     """
-    deleted = execute(connection, f"SELECT count(*) FROM {layout.table.quoted}").fetchone()
+    row = execute(connection, f"SELECT count(*) FROM {layout.table.quoted}").fetchone()
+    deleted = row[0] if row else 0
     if not _locked_for_swap(connection, layout.table.quoted, still_fits):
         return None
     execute(connection, f"DROP TABLE {layout.table.quoted}")
     _become(connection, layout, staged)
-    return Published(staged.rows, deleted=deleted[0] if deleted else 0, how="swapped in")
+    removed = max(deleted - staged.rows, 0)
+    return Published(staged.rows, deleted=deleted, how="swapped in", removed=removed, before=deleted if removed else 0)
 
 
 def transaction_id(connection: Connection) -> int:

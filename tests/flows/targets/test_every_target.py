@@ -35,7 +35,7 @@ from flows._errors import (
     TargetPermissionError,
     TargetUnreachableError,
 )
-from flows._ledger import RunRecord
+from flows._ledger import Guards, RunRecord
 from flows._quarantine import Quarantine
 from flows.targets._base import Chamber, Published, Target, targets
 from tests._python import Child
@@ -519,6 +519,75 @@ def test_an_empty_load_empties_nothing_unless_that_is_meant(place: Place) -> Non
     if not place.appends_only:
         load(place, FRAME.clear(), target=made(place, place.keys() | {"allow_empty": True}))
         assert not place.rows(FRAME.schema)
+
+
+SOME = pl.DataFrame({"id": range(10), "part": [n // 5 for n in range(10)]})
+
+
+def guarded(place: Place, target: Target, **limits: Any) -> RunRecord:
+    record = RunRecord.start(PIPELINE, target.label, "1")
+    record.guards = Guards(**limits)
+    return record
+
+
+def test_an_empty_load_is_allowed_for_one_run(place: Place) -> None:
+    if place.appends_only:
+        pytest.skip(place.appends_only)
+    load(place, FRAME)
+
+    load(place, FRAME.clear(), record=guarded(place, made(place), allows_empty=True))
+
+    assert not place.rows(FRAME.schema)
+
+
+def test_an_overwrite_that_would_remove_too_much_is_refused_with_the_numbers(place: Place) -> None:
+    if place.appends_only:
+        pytest.skip(place.appends_only)
+    load(place, SOME)
+    target = made(place)
+
+    with pytest.raises(RefusedError) as refused:
+        load(place, SOME.head(4), record=guarded(place, target, max_removed_ratio=0.5))
+
+    is_ours_and_says_no_secret(refused.value)
+    assert str(refused.value) == (
+        f"target {target.label}: the load would remove 6 of 10 rows (60 %), more than guards.max_removed_ratio: 0.5 "
+        "allows. Nothing was published. Look whether the source is whole; if that is meant, run with --allow-shrink, "
+        "or raise the ratio."
+    )
+    assert (refused.value.guard, refused.value.observed, refused.value.allowed) == ("max_removed_ratio", 0.6, 0.5)
+    assert place.rows(SOME.schema) == SOME.to_dicts()
+    load(place, SOME.head(5), record=guarded(place, target, max_removed_ratio=0.5))
+    assert place.rows(SOME.schema) == SOME.head(5).to_dicts()
+
+
+def test_a_part_that_is_replaced_by_far_less_is_refused(place: Place) -> None:
+    if place.kind in {"file", "api"}:
+        pytest.skip("a file or an API is replaced as a whole, or not at all")
+    load(place, SOME)
+    target = made(place, place.keys() | {"write_mode": "delete_insert", "delete_key": ["part"]})
+
+    with pytest.raises(RefusedError, match=r"remove 4 of 10 rows \(40 %\)"):
+        load(place, SOME.head(1), target=target, record=guarded(place, target, max_removed_ratio=0.3))
+
+    assert place.rows(SOME.schema) == SOME.to_dicts()
+    load(place, SOME.head(1), target=target, record=guarded(place, target, max_removed_ratio=0.4))
+    assert place.rows(SOME.schema) == SOME[[0, *range(5, 10)]].to_dicts()
+
+
+def test_versions_that_would_be_closed_for_good_are_counted(place: Place) -> None:
+    if place.kind in {"file", "api"}:
+        pytest.skip("a file or an API keeps no versions")
+    keys = {"write_mode": "scd2", "primary_key": ["id"], "scd2": {"hard_deletes": "close"}}
+    target = made(place, place.keys() | keys)
+    load(place, SOME, target=target)
+    changed = SOME.tail(4).with_columns(part=pl.lit(7, pl.Int64))
+
+    with pytest.raises(RefusedError, match=r"remove 6 of 10 rows \(60 %\)"):
+        load(place, changed, target=target, record=guarded(place, target, max_removed_ratio=0.5))
+
+    published = load(place, changed, target=target, record=guarded(place, target, max_removed_ratio=0.6))
+    assert (published.closed, published.inserted) == (10, 4)
 
 
 NAMES = ["Größe ☃", 'with "quotes"', "with space", "select", "a.b", "1", "%s", "{x}", "a'b", "back\\slash", "a,b;c\td"]
