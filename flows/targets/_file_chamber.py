@@ -20,6 +20,7 @@ from flows._sides import Side
 from flows._storage import Store
 from flows.targets import _booking
 from flows.targets._base import Chamber, Published, Taken, Violation
+from flows.targets._durable import Turn
 from flows.targets._formats import Format
 from flows.targets._journal import Proof
 from flows.targets._places import LocalFolder, Place
@@ -39,12 +40,14 @@ class Wish:
         appends: whether the rows that are there stay.
         allow_empty: whether an overwrite may leave no rows.
         target_file_bytes: how large a part file should be.
+        patience_seconds: how long it waits for another run to end.
     """
 
     format: Format
     appends: bool
     allow_empty: bool
     target_file_bytes: int
+    patience_seconds: float
 
 
 class FileChamber(Chamber):
@@ -60,7 +63,7 @@ class FileChamber(Chamber):
         self._scratch = Path(self._temporary.name) if self._temporary else folder or Path()
         self._built: Path | None = None
         wish.format.require(schema, self.side)
-        place.enter(record.run_id)
+        place.enter(record.run_id, Turn(f"{record.pipeline} {record.run_id}", wish.patience_seconds))
         try:
             self._old = place.old(self._scratch) if wish.appends else None
             aligned = list(schema)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flows._storage import Store
+from flows.targets._durable import Turn
 from flows.targets._journal import FOLDER, Journal, Proof
 from flows.targets._places import Place
 
@@ -30,7 +31,7 @@ class S3Object(Place):
         self._bucket, _slash, self._key = store.path.partition("/")
         self._seen: str | None = None
 
-    def enter(self, run_id: str) -> None:  # noqa: ARG002 - the signature of every place
+    def enter(self, run_id: str, turn: Turn) -> None:  # noqa: ARG002 - the signature of every place
         """See what is there; `publish` replaces that, or nothing."""
         with self.store.mapped():
             head = self._head()

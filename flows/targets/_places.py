@@ -17,7 +17,8 @@ from pathlib import Path
 
 from flows._errors import RefusedError
 from flows._storage import Store
-from flows.targets._durable import Lock, exchange, safe, sync
+from flows.targets import _refusals
+from flows.targets._durable import Lock, Turn, exchange, safe, sync
 from flows.targets._journal import FOLDER, Journal, Proof
 
 PART = "{part}"
@@ -38,7 +39,7 @@ class Place(ABC):
         self.side = store.side
 
     @abstractmethod
-    def enter(self, run_id: str) -> None:
+    def enter(self, run_id: str, turn: Turn) -> None:
         """Keep other runs out, as far as that can be done, and remove what killed ones left.
 
         Raises:
@@ -63,11 +64,7 @@ class Place(ABC):
 
     @abstractmethod
     def rows(self, count: Callable[[Path], int]) -> int:
-        """How many rows are there; 0 where nobody can say.
-
-        Args:
-            count: counts the rows of a file of this machine.
-        """
+        """How many rows are there, where `count` counts those of a file; 0 where nobody can say."""
 
     @abstractmethod
     def publish(self, built: Path, run_id: str, *, adds: bool, rows: int | None) -> None:
@@ -117,14 +114,14 @@ class _Local(Place):
         self._run: Path | None = None
         self._lock: Lock | None = None
 
-    def enter(self, run_id: str) -> None:
+    def enter(self, run_id: str, turn: Turn) -> None:
         """Lock a file in the system folder; the lock dies with the process."""
         with self.store.mapped():
             self._require_kind()
             try:
-                self._lock = Lock(self._system / "locks" / safe(self.path.name))
-            except BlockingIOError:
-                raise self.side.error("busy", "another run is writing there. Run again when it is done.") from None
+                self._lock = Lock(self._system / "locks" / safe(self.path.name), turn)
+            except BlockingIOError as error:
+                raise _refusals.busy(repr(error.strerror), turn.patience_seconds, self.side) from None
             self._run = self._staged / run_id
         try:
             self.journal.clear()

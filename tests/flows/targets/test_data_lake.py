@@ -285,6 +285,7 @@ def test_options_that_mean_nothing_together_are_refused() -> None:
         ({"partition_overwrite": "dynamic"}, "'partition_overwrite' is for write_mode: overwrite"),
         ({"schema_contract": "evolve"}, "the types of a lake's columns do not change"),
         ({"versions_kept": 3}, "'versions_kept' is for format: parquet"),
+        ({"path": "s3://b/p", "concurrent_runs": "wait"}, "nothing locks a table in S3"),
         ({"path": "sftp://host/x"}, "cannot be committed to"),
         ({"path": "s3://bucket"}, "a prefix of its own"),
         ({"storage_options": {"keys": "x"}}, "not a storage option"),

@@ -713,7 +713,10 @@ def test_a_full_database_publishes_nothing(target: Make, load: Load, rows: Rows,
 def test_a_second_run_is_told_to_wait(target: Make, load: Load) -> None:
     with (
         target().open(RunRecord.start("test", "t", "1"), people(1).schema),
-        pytest.raises(TargetBusyError, match=r"target t: another run is loading it\. Run again when that one is done"),
+        pytest.raises(
+            TargetBusyError,
+            match=r"target t: another run is loading it \('test \w+'\)\. Run again when that one is done",
+        ),
     ):
         load(target(), people(2))
     with target(table_name="other").open(RunRecord.start("test", "other", "1"), people(1).schema):

@@ -32,6 +32,7 @@ from flows._errors import (
     LoadError,
     RefusedError,
     TargetAuthenticationError,
+    TargetBusyError,
     TargetPermissionError,
     TargetUnreachableError,
 )
@@ -746,6 +747,69 @@ def test_of_two_runs_at_once_one_wins_and_the_other_can_run_again(place: Place) 
     load(place, MORE)
 
     assert (place.rows(FRAME.schema) or [])[-3:] == MORE.to_dicts()
+
+
+@contextmanager
+def in_a_while(act: Callable[[], object]) -> Iterator[None]:
+    """Does something in a thread, half a second from now; waits for it at the end."""
+    timer = threading.Timer(0.5, act)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
+
+
+def test_a_run_waits_for_another_where_that_is_asked_for(place: Place) -> None:
+    if place.kind == "api":
+        pytest.skip("an API has a run of each pipeline at a time, and no key for it")
+    target = made(place, place.keys() | {"concurrent_runs": "wait", "lock_timeout_seconds": 30})
+    load(place, FRAME)
+    first = RunRecord.start("first", target.label, "1")
+    chamber = staged(place, target, FRAME, first)
+
+    def publish() -> None:
+        with chamber:
+            chamber.publish(first, Quarantine(place.folder / "quarantine" / first.run_id))
+
+    with in_a_while(publish):
+        load(place, MORE, target=target)
+
+    assert first.status == "published"
+    assert place.rows(MORE.schema) == MORE.to_dicts()
+
+
+@pytest.mark.parametrize(("concurrent_runs", "said"), [("refuse", "set target.concurrent_runs"), ("wait", " in 1 s")])
+def test_a_run_that_finds_another_one_says_which(place: Place, concurrent_runs: str, said: str) -> None:
+    if place.kind == "api":
+        pytest.skip("an API has a run of each pipeline at a time, and no key for it")
+    target = made(place, place.keys() | {"concurrent_runs": concurrent_runs, "lock_timeout_seconds": 1})
+    first = RunRecord.start("first", target.label, "1")
+
+    with staged(place, target, FRAME, first):
+        with pytest.raises(
+            TargetBusyError, match=rf"another run is loading it \('[^']*first {first.run_id}'\)"
+        ) as busy:
+            load(place, MORE, target=target)
+        assert said in str(busy.value)
+        is_ours_and_says_no_secret(busy.value)
+
+    assert load(place, MORE, target=target).inserted == 3
+
+
+def test_the_lock_of_a_run_that_was_killed_is_nobodys(place: Place) -> None:
+    if place.kind == "api":
+        pytest.skip("an API has a run of each pipeline at a time, and no key for it")
+    keys = place.keys() | {"concurrent_runs": "refuse"}
+    with child(place, BIG, keys=keys) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+
+    load(place, MORE, target=made(place, keys))
+
+    assert place.rows(MORE.schema) == MORE.to_dicts()
 
 
 def test_what_a_run_did_can_be_asked_afterwards(place: Place) -> None:

@@ -41,6 +41,7 @@ from flows._quarantine import Quarantine
 from flows.sources._base import Pushdown
 from flows.sources.file import File as FileSource
 from flows.targets._base import Published
+from flows.targets._durable import Turn
 from flows.targets.file import File
 from tests._python import Child
 from validations._checks import SetRule
@@ -393,6 +394,7 @@ def test_a_folder_with_other_files_in_it_is_left_alone(loads: Loads) -> None:
             {"path": "s3://b/p/", "format": "csv"},
             "part files on S3 cannot be replaced in one step. Use a target of type",
         ),
+        ({"path": "s3://b/o.csv", "concurrent_runs": "wait"}, "nothing locks an object in S3"),
         ({"path": "s3://b.csv"}, "an object in S3 is 's3://bucket/key'."),
         ({"path": "{part}.csv"}, "part files need a folder of their own"),
         ({"path": "{part}/o.csv"}, "'{part}' belongs into the file's name, behind the last '/'."),
@@ -451,7 +453,7 @@ def test_the_second_of_two_writers_is_told_to_run_again(loads: Loads, path: str)
     target = loads.target(path)
 
     with target.open(loads.record(target), ROWS.schema):
-        with pytest.raises(TargetBusyError, match="another run is writing there") as caught:
+        with pytest.raises(TargetBusyError, match="another run is loading it") as caught:
             loads.load(target, ROWS)
         assert caught.value.retryable
 
@@ -873,7 +875,7 @@ def test_a_put_whose_answer_was_lost_is_found_by_the_next_run(loads: Loads, s3_t
     record = loads.record(target)
     record.state = {"s": "of the dead"}
     record.finish("published")
-    place.enter(record.run_id)
+    place.enter(record.run_id, Turn("p"))
     built = loads.folder / "built"
     built.write_text("id\n1\n")
     place.journal.intend(record, Quarantine(loads.folder / "q"), place.proof(built, record.run_id))
