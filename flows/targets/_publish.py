@@ -84,8 +84,12 @@ def _shrunk(connection: Connection, layout: Layout, published: Published) -> Pub
     removed = published.deleted - published.inserted
     if removed <= 0:
         return published
-    row = execute(connection, f"SELECT count(*) FROM {layout.table.quoted}").fetchone()
-    return replace(published, removed=removed, before=removed + (row[0] if row else 0))
+    return replace(published, removed=removed, before=removed + _count(connection, layout.table.quoted))
+
+
+def _count(connection: Connection, table: str) -> int:
+    row = execute(connection, f"SELECT count(*) FROM {table}").fetchone()
+    return int(row[0]) if row else 0
 
 
 def _keyed(layout: Layout) -> Layout:
@@ -108,8 +112,9 @@ def _keyed(layout: Layout) -> Layout:
 
 def create(connection: Connection, layout: Layout, staged: Staged) -> Published:
     """Let the chamber become the table that is not there yet."""
+    rows = _count(connection, staged.quoted)
     _become(connection, layout, staged)
-    return Published(staged.rows, how="created")
+    return Published(rows, how="created")
 
 
 def swap(connection: Connection, layout: Layout, staged: Staged, still_fits: Callable[[], bool]) -> Published | None:
@@ -118,14 +123,13 @@ def swap(connection: Connection, layout: Layout, staged: Staged, still_fits: Cal
     The staged rows are frozen, so a reader whose snapshot is older than the load sees the new rows, never an
     empty table. The exclusive lock is held for a few changes of the catalogue.
     """
-    row = execute(connection, f"SELECT count(*) FROM {layout.table.quoted}").fetchone()
-    deleted = row[0] if row else 0
+    rows, deleted = _count(connection, staged.quoted), _count(connection, layout.table.quoted)
     if not _locked_for_swap(connection, layout.table.quoted, still_fits):
         return None
     execute(connection, f"DROP TABLE {layout.table.quoted}")
     _become(connection, layout, staged)
-    removed = max(deleted - staged.rows, 0)
-    return Published(staged.rows, deleted=deleted, how="swapped in", removed=removed, before=deleted if removed else 0)
+    removed = max(deleted - rows, 0)
+    return Published(rows, deleted=deleted, how="swapped in", removed=removed, before=deleted if removed else 0)
 
 
 def transaction_id(connection: Connection) -> int:
