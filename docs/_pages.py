@@ -129,6 +129,8 @@ def _configuration() -> Iterator[str]:
         ("quality_rules", _keys.RuleKeys),
         ("monitoring", _keys.Monitoring),
         ("error_handling", _keys.ErrorHandling),
+        ("guards", _keys.GuardKeys),
+        ("guards.row_count", _keys.RowCountKeys),
     ):
         yield f'<a id="{anchor(model)}"></a>\n\n## {title}'
         yield parsed(model).prose

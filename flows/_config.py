@@ -23,7 +23,8 @@ from pydantic import ValidationError
 
 from flows import _overrides, _yaml
 from flows._errors import ConfigError, Locate, Problem
-from flows._keys import ErrorHandling, Monitoring, PipelineKeys, RuleKeys, StepKeys
+from flows._keys import ErrorHandling, GuardKeys, Monitoring, PipelineKeys, RuleKeys, StepKeys
+from flows._ledger import Guards
 from flows._mistakes import mistakes
 from flows._plain import canonical, resolved
 from flows._schedule import Schedule
@@ -52,6 +53,7 @@ class Pipeline:
         rules: ``quality_rules``, held against the rows about to be published.
         source_rules: ``source.rules``, held against the rows of the first source as they are read.
         model: ``schema``, a reference like ``package.module:Class``, to be loaded by whoever judges rows.
+        allows_shrink: whether this once a load may be empty, or take away any number of rows.
         version: a short hash of this pipeline's own keys, the same for the same meaning; without secrets.
         locate: where a path of this pipeline stands: ``flows/customer_etl.yaml:21``.
         resumes: the run whose landed files the next run takes over; asked for on the command line only.
@@ -68,11 +70,18 @@ class Pipeline:
     schedule: Schedule | None
     monitoring: Monitoring
     error_handling: ErrorHandling
+    guards: GuardKeys
     description: str | None
     tags: tuple[str, ...]
     version: str
     locate: Locate = field(repr=False, compare=False)
     resumes: str | None = None
+    allows_shrink: bool = False
+
+    @property
+    def limits(self) -> Guards:
+        """What a run may take away from what the target has."""
+        return Guards(allows_empty=True) if self.allows_shrink else Guards(self.guards.max_removed_ratio)
 
 
 @dataclass(frozen=True)
@@ -187,6 +196,7 @@ class _Reading:
             schedule=keys.schedule,
             monitoring=keys.monitoring,
             error_handling=keys.error_handling,
+            guards=keys.guards,
             description=keys.description,
             tags=keys.tags,
             version=_version(self.raw),

@@ -11,7 +11,7 @@ import polars as pl
 
 from flows import _stages
 from flows._config import Pipeline
-from flows._plan import Counter, Plan
+from flows._plan import Plan, counters
 from flows.sources._base import Extract, Pushdown
 from transforms._expressions import clock
 
@@ -37,6 +37,7 @@ def explained(pipeline: Pipeline) -> dict[str, Any]:
             "columns": {name: str(dtype) for name, dtype in plan.output.items()},
             "checks": list(_checks(plan)),
             "max_failed_ratio": pipeline.error_handling.max_failed_ratio,
+            "guards": pipeline.guards.model_dump(),
             "target": pipeline.target.label,
             "publishes": pipeline.target.plan(plan.output),
             "warnings": [*(warning for extract in extracts.values() for warning in extract.warnings), *plan.skipped],
@@ -57,8 +58,7 @@ def _asked_of_sides(plan: Plan) -> dict[str, Pushdown]:
 
     if plan.sides:
         watched = replace(plan, sides={name: recording(extract) for name, extract in plan.sides.items()})
-        counters = [Counter() for _ in range(len(plan.tail) + 1)]
-        watched.counted_tail(pl.LazyFrame(schema=plan.tail_schema), counters).collect()
+        watched.counted_tail(pl.LazyFrame(schema=plan.tail_schema), *counters(plan.tail)).collect()
     return asked
 
 

@@ -145,6 +145,37 @@ class ErrorHandling(Keys):
     max_failed_ratio: Annotated[float, Field(ge=0, le=1)] = 0.05
 
 
+class RowCountKeys(Keys):
+    """Whether a run reads as many rows as the pipeline's runs usually do.
+
+    Usual is the median of the newest published runs, at most 30 of them; the spread is their median absolute
+    deviation, times 1.4826 so that it is a standard deviation where rows come normally distributed (Iglewicz and
+    Hoaglin, How to Detect and Handle Outliers, 1993). It counts as a tenth of the median at least, and as one row.
+
+    Attributes:
+        on_violation: `warn` tells people; `fail` refuses the load.
+        minimum_runs: how many runs there have to be before anything is said.
+        sensitivity: how many spreads away from the median is too far.
+    """
+
+    on_violation: Literal["warn", "fail"] = "warn"
+    minimum_runs: Annotated[int, Field(ge=3, le=30)] = 7
+    sensitivity: Annotated[float, Field(gt=0)] = 6
+
+
+class GuardKeys(Keys):
+    """What refuses a load that keeps every rule, and would do damage all the same.
+
+    Attributes:
+        max_removed_ratio: of the rows that the target has, the part that `overwrite`, `delete_insert` and closing
+            versions may leave fewer; `run --allow-shrink` allows any, and an empty load, for one run.
+        row_count: what is said of a run that reads far more or far fewer rows than usual.
+    """
+
+    max_removed_ratio: Annotated[float, Field(ge=0, le=1)] = 0.5
+    row_count: RowCountKeys = RowCountKeys()
+
+
 def _one_of(key: str) -> dict[str, Any]:
     return {"oneOf": [{"required": [key]}, {"required": [f"{key}s"]}]}
 
@@ -166,6 +197,7 @@ class PipelineKeys(Keys):
         schema: a Pandera model of them, such as ``validations.schemas.customers:Customers``.
         monitoring: whom to tell.
         error_handling: what to do when something fails.
+        guards: what refuses a load that would do damage.
     """
 
     model_config = ConfigDict(json_schema_extra={"allOf": [_one_of("source"), _one_of("target")]})
@@ -183,6 +215,7 @@ class PipelineKeys(Keys):
     model: Annotated[str | None, Field(alias="schema")] = None
     monitoring: Monitoring = Monitoring()
     error_handling: ErrorHandling = ErrorHandling()
+    guards: GuardKeys = GuardKeys()
 
     @field_validator("model")
     @classmethod

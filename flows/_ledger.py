@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from flows._errors import LedgerError
+from flows._errors import LedgerError, RefusedError
 
 Status = Literal["running", "published", "unchanged", "refused", "failed"]
 
@@ -42,23 +42,71 @@ class Rows:
     unchanged: int = 0
 
 
+@dataclass(frozen=True)
+class Guards:
+    """What publishing a run may do to the rows that are there; it is not part of what a ledger keeps.
+
+    Attributes:
+        max_removed_ratio: of the rows that are there, the part that may go.
+        allows_empty: whether a load without rows may take all of them away, whatever the target says.
+    """
+
+    max_removed_ratio: float = 1.0
+    allows_empty: bool = False
+
+
 @dataclass
 class StepCount:
-    """How many rows went into a step and came out of it."""
+    """How many rows went into a step and came out of it.
+
+    Attributes:
+        dropped: rows that did not come out, where the step counts them; else the difference says it.
+        added: rows that came out and stand for none that went in: those of a joined source alone.
+        may_multiply: whether the configuration says that several rows may come out for one.
+    """
 
     step: str
     removes: str
     rows_in: int = 0
     rows_out: int = 0
+    dropped: int | None = None
+    added: int = 0
+    may_multiply: bool = True
+
+    @property
+    def lost(self) -> int:
+        """How many rows did not come out."""
+        return max(self.rows_in - self.rows_out, 0) if self.dropped is None else self.dropped
+
+    @property
+    def multiplied(self) -> int:
+        """How many rows came out beside the first one for each that went in."""
+        return self.rows_out - self.added - (self.rows_in - self.lost)
 
     def add_to(self, rows: Rows) -> None:
-        """Book the difference where this step's kind of loss belongs."""
-        lost = self.rows_in - self.rows_out
-        if lost < 0:
-            rows.expanded -= lost
-        elif lost:
-            column = "filtered" if self.removes in {"unmatched", "nothing"} else self.removes
-            setattr(rows, column, getattr(rows, column) + lost)
+        """Book what was lost where this step's kind of loss belongs, and what came out beside the rest."""
+        rows.expanded += self.multiplied + self.added
+        column = "filtered" if self.removes in {"unmatched", "nothing"} else self.removes
+        setattr(rows, column, getattr(rows, column) + self.lost)
+
+    def hold_declared(self) -> None:
+        """Confirm that rows were not multiplied behind anybody's back.
+
+        Raises:
+            RefusedError: they were.
+        """
+        if self.may_multiply or not self.multiplied:
+            return
+        raise RefusedError(
+            f"step {self.step!r} multiplies rows: {self.rows_in - self.lost:,} with a match became "
+            f"{self.rows_out - self.added:,}, because the joined source has some of their keys several times. Nothing "
+            "was published. Write validate: '1:m' or 'm:m', or max_fan_out, if that is meant; otherwise deliver each "
+            "key of that source once.",
+            guard="validate",
+            observed=self.multiplied,
+            allowed=0,
+            path=("transformations",),
+        )
 
 
 @dataclass
@@ -76,6 +124,7 @@ class RunRecord:
             what the first of them did.
         seconds: wall time until the record was made.
         resumes: the run whose landed files it took over.
+        guards: what publishing may take away; without any until a pipeline's run begins.
     """
 
     pipeline: str
@@ -98,6 +147,7 @@ class RunRecord:
     seconds: float = 0.0
     published: str | None = None
     resumes: str | None = None
+    guards: Guards = Guards()
 
     @classmethod
     def start(cls, pipeline: str, target: str, config_version: str) -> RunRecord:
@@ -112,9 +162,15 @@ class RunRecord:
         self.seconds = round((datetime.now(UTC) - self.started_at).total_seconds(), 3)
 
     def tally(self) -> None:
-        """Book every step's losses; call once, when the pass is over."""
+        """Book every step's losses; call once, when the pass is over.
+
+        Raises:
+            RefusedError: a step multiplied rows, and the configuration does not say that it may.
+        """
         for step in self.steps:
             step.add_to(self.rows)
+        for step in self.steps:
+            step.hold_declared()
 
     def balance(self) -> None:
         """Hold the counts against each other.

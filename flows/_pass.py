@@ -14,7 +14,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from flows._ledger import StepCount
-from flows._plan import Counter, Plan, stopped
+from flows._plan import Plan, counters, stopped
 from flows._quarantine import Quarantine
 from flows._threads import Ahead, Behind
 from flows.sources._base import Batch, Malformed
@@ -194,8 +194,8 @@ class Pass:
                 failures.append(error)  # Polars would wrap it in an error of its own
                 raise
 
-        counters = [Counter() for _ in range(len(self.plan.tail) + 1)]
-        frame = self.plan.counted_tail(register_io_source(feed, schema=self.plan.tail_schema), counters)
+        counts, matches = counters(self.plan.tail)
+        frame = self.plan.counted_tail(register_io_source(feed, schema=self.plan.tail_schema), counts, matches)
         try:
             for rows in frame.collect_batches(chunk_size=_TAIL_BATCH_ROWS, engine="streaming"):
                 self._judge_transformed(rows, writer)
@@ -208,8 +208,8 @@ class Pass:
         self._passed.steps = [
             *self._head,
             *(
-                StepCount(step.name, step.transform.removes, before.rows, after.rows)
-                for step, before, after in zip(self.plan.tail, counters, counters[1:], strict=False)
+                watch.booked(step, before.rows, after.rows)
+                for step, watch, before, after in zip(self.plan.tail, matches, counts, counts[1:], strict=False)
             ),
         ]
 

@@ -7,13 +7,13 @@ whole set. What Polars would push to the source is found by running the plan ove
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from flows._counters import Counter, Matches
 from flows.sources._base import Extract, Pushdown
 from transforms._errors import TransformError
 from transforms._plan import Step, fold, reason, split
@@ -114,43 +114,29 @@ class Plan:
         sides = {name: extract.frame for name, extract in self.sides.items()}
         return fold(frame, self.steps, sides).select(list(self.output))
 
-    def counted_tail(self, frame: pl.LazyFrame, counts: Sequence[Counter]) -> pl.LazyFrame:
-        """The tail over `frame`, with a counter before each step and behind the last."""
+    def counted_tail(self, frame: pl.LazyFrame, counts: Sequence[Counter], matches: Sequence[Matches]) -> pl.LazyFrame:
+        """The tail over `frame`, with a counter before each step and behind the last, and one of matches in each."""
         sides = {name: extract.frame for name, extract in self.sides.items()}
-        return counted_steps(frame, self.tail, sides, counts).select(list(self.output))
+        return counted_steps(frame, self.tail, sides, counts, matches).select(list(self.output))
 
 
 def counted_steps(
-    frame: pl.LazyFrame, steps: Sequence[Step], sides: Mapping[str, pl.LazyFrame], counts: Sequence[Counter]
+    frame: pl.LazyFrame,
+    steps: Sequence[Step],
+    sides: Mapping[str, pl.LazyFrame],
+    counts: Sequence[Counter],
+    matches: Sequence[Matches],
 ) -> pl.LazyFrame:
-    """Steps over `frame`, with a counter before each and behind the last."""
+    """Steps over `frame`, with a counter before each and behind the last, and one of matches in each."""
     frame = counts[0].watching(frame)
-    for step, counter in zip(steps, counts[1:], strict=True):
-        frame = counter.watching(step.apply(frame, sides))
+    for step, counter, watch in zip(steps, counts[1:], matches, strict=True):
+        frame = counter.watching(step.apply(frame, sides, watch))
     return frame
 
 
-class Counter:
-    """Counts the rows that pass a point of a plan; filters stay behind it, so that it sees every row."""
-
-    def __init__(self) -> None:
-        self.rows = 0
-        self._lock = threading.Lock()
-
-    def watching(self, frame: pl.LazyFrame) -> pl.LazyFrame:
-        """The same frame, counted."""
-        return frame.map_batches(
-            self._count,
-            predicate_pushdown=False,
-            projection_pushdown=True,
-            slice_pushdown=False,
-            streamable=True,
-        )
-
-    def _count(self, batch: pl.DataFrame) -> pl.DataFrame:
-        with self._lock:
-            self.rows += batch.height
-        return batch
+def counters(steps: Sequence[Step]) -> tuple[list[Counter], list[Matches]]:
+    """What `counted_steps` needs to count each step once."""
+    return [Counter() for _ in range(len(steps) + 1)], [Matches() for _ in steps]
 
 
 def stopped(error: pl.exceptions.PolarsError, step: Step | None = None) -> TransformError:
@@ -192,8 +178,10 @@ def make(
     tail_schema = fold(pl.LazyFrame(schema=spine.schema), head).collect_schema()
     needed = tuple(output)
     if tail:
-        counters = [Counter() for _ in range(len(tail) + 1)]
-        needed = columns_asked(tail_schema, lambda f: counted_steps(f, tail, empty, counters).select(list(output)))
+        counts, matches = counters(tail)
+        needed = columns_asked(
+            tail_schema, lambda frame: counted_steps(frame, tail, empty, counts, matches).select(list(output))
+        )
     segments = _segments(spine.schema, head, needed)
     pushdown = asked(spine.schema, lambda frame: fold(frame, steps, empty).select(list(output)))
     read = _read(spine.schema, segments[0].asks if segments else needed, pushdown, read_contract(spine.schema))

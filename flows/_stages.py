@@ -19,7 +19,7 @@ from typing import Any
 
 import polars as pl
 
-from flows import _plan
+from flows import _plan, _usual
 from flows._config import Pipeline
 from flows._errors import RefusedError
 from flows._ledger import Rows, RunRecord
@@ -70,6 +70,7 @@ class Run:
         run = cls(pipeline, record, folder, Quarantine(folder / "quarantine"), reporter or Silent())
         if not isinstance(work, Path):
             run.landed = work.landed
+        record.guards = pipeline.limits
         run.reporter.began(record)
         return run
 
@@ -296,11 +297,12 @@ def load(run: Run, chamber: Chamber) -> None:
         LedgerError: the rows do not add up; nothing was published.
     """
     with run.stage("load") as facts:
+        if warning := _usual.hold(run.pipeline, run.record):
+            run.warn(warning)
         published = chamber.publish(run.record, run.quarantine)
         facts["how"] = published.how
-        facts["inserted"], facts["updated"] = published.inserted, published.updated
-        facts["unchanged"], facts["deleted"] = published.unchanged, published.deleted
-        facts["closed"] = published.closed
+        for name in ("inserted", "updated", "unchanged", "deleted", "closed"):
+            facts[name] = getattr(published, name)
 
 
 #: Errors that say "refused": the data or a guard, not a failure of a system.

@@ -16,7 +16,7 @@ import polars as pl
 
 from transforms._errors import TransformError
 from transforms._registry import UnknownNameError
-from transforms._transform import Parameters, Transform
+from transforms._transform import Parameters, Transform, Watch
 
 Sources = Mapping[str, pl.LazyFrame]
 
@@ -40,14 +40,14 @@ class Step:
         """Whether the step may run batch by batch."""
         return self.transform.row_local(self.parameters)
 
-    def apply(self, frame: pl.LazyFrame, sources: Sources | None = None) -> pl.LazyFrame:
-        """Add this step to the plan and resolve its schema.
+    def apply(self, frame: pl.LazyFrame, sources: Sources | None = None, watch: Watch | None = None) -> pl.LazyFrame:
+        """Add this step to the plan and resolve its schema; `watch` is shown what a join does with rows.
 
         Raises:
             TransformError: with the step's path in front, when it does not fit the frame.
         """
         try:
-            planned = self.transform(frame, self.parameters, sources or {})
+            planned = self.transform(frame, self.parameters, sources or {}, watch)
             planned.collect_schema()
         except (TransformError, UnknownNameError) as error:
             raise error.under("transformations", self.position, "parameters") from error.__cause__

@@ -13,7 +13,7 @@ import typing
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, create_model
@@ -29,6 +29,19 @@ Parameters = BaseModel
 Removes = Literal["nothing", "filtered", "deduplicated", "aggregated", "unmatched"]
 
 
+class Watch(Protocol):
+    """Counts what a join does with rows; each method gives the same frame, counted when the plan runs."""
+
+    def joins(self, *, may_multiply: bool) -> None:
+        """Hear, before the plan runs, that the step is a join, and whether a row may have several matches."""
+
+    def unmatched(self, frame: pl.LazyFrame, there: str) -> pl.LazyFrame:
+        """Rows without a match, which are about to go: those where the column `there` is null."""
+
+    def added(self, frame: pl.LazyFrame, place: str) -> pl.LazyFrame:
+        """Rows of the other source alone: those where `place`, which tells all others apart, is null."""
+
+
 @dataclass(frozen=True)
 class Transform:
     """A registered transform.
@@ -41,6 +54,7 @@ class Transform:
         removes: what the ledger calls the rows it takes away.
         row_local: whether each row's fate and values depend on that row alone, given parameters. Such
             a step keeps the order of rows and may run batch by batch; others need the whole set.
+        watched: the function with one more argument, a `Watch`; None where rows in and out say it all.
     """
 
     name: str
@@ -49,9 +63,14 @@ class Transform:
     frames: frozenset[str]
     removes: Removes
     row_local: Callable[[Any], bool]
+    watched: Callable[..., pl.LazyFrame] | None = None
 
     def __call__(
-        self, frame: pl.LazyFrame, parameters: Parameters, sources: Mapping[str, pl.LazyFrame]
+        self,
+        frame: pl.LazyFrame,
+        parameters: Parameters,
+        sources: Mapping[str, pl.LazyFrame],
+        watch: Watch | None = None,
     ) -> pl.LazyFrame:
         """Apply the transform; `sources` are the other frames that parameters may name.
 
@@ -64,6 +83,8 @@ class Transform:
             if wanted not in sources:
                 raise ParameterError(f"no source {wanted!r}.{did_you_mean(wanted, sources)}", path=(name,))
             arguments[name] = sources[wanted]
+        if watch is not None and self.watched is not None:
+            return self.watched(frame, watch=watch, **arguments)
         return self.function(frame, **arguments)
 
 
@@ -71,20 +92,24 @@ transforms: Registry[Transform] = Registry("transform", package="transforms")
 
 
 def transform(
-    *, removes: Removes = "nothing", row_local: bool | Callable[[Any], bool]
+    *,
+    removes: Removes = "nothing",
+    row_local: bool | Callable[[Any], bool],
+    watched: Callable[..., pl.LazyFrame] | None = None,
 ) -> Callable[[Function], Function]:
     """Register a function on lazy frames as the transform named after its file.
 
     Args:
         removes: what the ledger calls the rows it takes away.
         row_local: True, False, or a function of the parameter model that decides.
+        watched: the same function with one more argument, ``watch``.
     """
 
     def register(function: Function) -> Function:
         name = function.__module__.rpartition(".")[2]
         model, frames = _parameter_model(name, function)
         decide = row_local if callable(row_local) else lambda _parameters: bool(row_local)
-        transforms.register(name, Transform(name, function, model, frames, removes, decide))
+        transforms.register(name, Transform(name, function, model, frames, removes, decide, watched))
         return function
 
     return register

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import polars as pl
 from pydantic import Field
 
 from transforms._errors import ParameterError, UnknownColumnError
-from transforms._transform import transform
+from transforms._transform import Watch, transform
 from transforms._types import shown
 from transforms._values import checked
 
@@ -16,7 +16,30 @@ How = Literal["inner", "left", "right", "full", "semi", "anti", "cross"]
 Keys = str | list[str]
 
 
-@transform(removes="unmatched", row_local=False)
+_THERE, _PLACE = "__lockgate_there__", "__lockgate_place__"
+
+
+def _watched(frame: pl.LazyFrame, *, watch: Watch, **arguments: Any) -> pl.LazyFrame:
+    """The same join, which shows its rows to `watch`: an inner one those that it is about to drop."""
+    how, validate, most = (arguments[name] for name in ("how", "validate", "max_fan_out"))
+    if how in {"semi", "anti", "cross"}:  # rows in and out say it all
+        return join(frame, **arguments)
+    watch.joins(may_multiply=validate in {"1:m", "m:m"} or most is not None)
+    if how == "left":
+        return join(frame, **arguments)
+    names = join(frame, **arguments).collect_schema().names()
+    if how == "inner":
+        # A left join has each row without a match once; Polars cannot make it inner again across the watch.
+        marked = arguments["source"].with_columns(pl.lit(value=True).alias(_THERE))
+        brings = arguments["columns"] and [*arguments["columns"], _THERE]
+        joined = join(frame, **{**arguments, "how": "left", "source": marked, "columns": brings})
+        return watch.unmatched(joined, _THERE).filter(pl.col(_THERE).is_not_null()).select(names)
+    joined = join(frame.with_row_index(_PLACE), **arguments)
+    # The filter keeps every row, and the column from being left out where nobody else asks for it.
+    return watch.added(joined, _PLACE).filter(pl.col(_PLACE).is_null() | (pl.col(_PLACE) >= 0)).select(names)
+
+
+@transform(removes="unmatched", row_local=False, watched=_watched)
 def join(
     frame: pl.LazyFrame,
     *,
@@ -25,7 +48,7 @@ def join(
     on: Keys | None = None,
     left_on: Keys | None = None,
     right_on: Keys | None = None,
-    validate: Literal["1:1", "1:m", "m:1", "m:m"] = "m:m",
+    validate: Literal["1:1", "1:m", "m:1", "m:m"] | None = None,
     max_fan_out: Annotated[int, Field(ge=1)] | None = None,
     suffix: Annotated[str, Field(min_length=1)] = "_right",
     columns: list[str] | None = None,
@@ -42,7 +65,8 @@ def join(
         on: key columns with one name on both sides.
         left_on: key columns of the frame, where names differ.
         right_on: key columns of the source, in the same order.
-        validate: which side has each key at most once: "m:1" the source, "1:m" the frame, "1:1" both.
+        validate: which side has each key at most once: "m:1" the source, "1:m" the frame, "1:1" both, "m:m" none.
+            Left out, a run in which a row finds several matches is refused, unless `max_fan_out` is given.
         max_fan_out: rows of the source that may have one key, at most.
         suffix: added to the source's columns whose name the frame has too.
         columns: the columns to bring from the source; all when left out.
@@ -63,7 +87,7 @@ def join(
     _refuse_misfits(frame.collect_schema(), source.collect_schema(), left, right, named=on is None)
     others = _columns(source, right, how, columns)
     if how == "cross":
-        if validate != "m:m" or max_fan_out is not None:
+        if validate not in {None, "m:m"} or max_fan_out is not None:
             raise ParameterError("a cross join has no keys to check: leave 'validate' and 'max_fan_out' out.")
         return frame.join(source.select(others), how="cross", suffix=suffix)
     if validate in {"1:1", "1:m"}:

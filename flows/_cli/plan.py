@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -35,6 +36,7 @@ def _text(facts: dict[str, Any]) -> str:
     sections["plan"] = facts["optimised_plan"]
     sections["columns"] = aligned(facts["columns"].items())
     sections["checks"] = _checks(facts)
+    sections["guards"] = "\n".join(_guards(**facts["guards"]))
     sections[f"target {facts['target']}"] = "\n".join(facts["publishes"])
     return "\n\n".join(f"{title}\n{indented(body or 'none')}" for title, body in sections.items())
 
@@ -43,6 +45,14 @@ def _checks(facts: dict[str, Any]) -> str:
     checks = aligned((check["rule"], check["on_violation"], check["looks_at"]) for check in facts["checks"])
     most = f"{100 * facts['max_failed_ratio']:g} %"
     return f"{checks}\nrefused if more than {most} of the rows are rejected (max_failed_ratio)" if checks else ""
+
+
+def _guards(max_removed_ratio: float, row_count: dict[str, Any]) -> Iterator[str]:
+    most = f"{100 * max_removed_ratio:g} %"
+    yield f"refused if more than {most} of the rows that are there would go (max_removed_ratio)"
+    ends = "refused" if row_count["on_violation"] == "fail" else "a warning"
+    far = f"more than {row_count['sensitivity']:g} spreads"
+    yield f"{ends} if the rows read are {far} away from those of earlier runs (row_count)"
 
 
 def _source(each: dict[str, Any]) -> str:

@@ -20,15 +20,16 @@ if TYPE_CHECKING:
 @click.option("--all", "every", is_flag=True, help="Run every pipeline of the configuration, in its order.")
 @sets_option
 @click.option(
+    "--allow-shrink", is_flag=True, help="Publish also what leaves far fewer rows in the target, or none; this time."
+)
+@click.option(
     "--resume",
     "resumes",
     metavar="RUN",
     help="Go on from what the run RUN had landed, pages of an API, before it failed or was killed.",
 )
 @click.option("--no-prefect", is_flag=True, help="Run the stages as plain functions: no server, no UI, a quick start.")
-def command(
-    asked: Asked, names: tuple[str, ...], *, every: bool, sets: list[str], resumes: str | None, no_prefect: bool
-) -> int:
+def command(asked: Asked, names: tuple[str, ...], *, every: bool, sets: list[str], no_prefect: bool, **how: Any) -> int:
     """Run the pipelines called NAME now, one after the other.
 
     After one that failed, the others are run only where its error_handling.strategy is `continue`; the exit code
@@ -39,16 +40,12 @@ def command(
     from flows._cli._running import never_began, run_and_show  # noqa: PLC0415 - other verbs do not run
 
     asked.facts = never_began(names[0] if names else None)
-    pipelines = _asked_for(asked, names, every, sets)
-    if resumes is not None:
-        if len(pipelines) > 1:
-            raise click.UsageError("--resume is for one pipeline", click.get_current_context())
-        if earlier := _published(pipelines[0], resumes):
-            rows = counted(earlier["rows"]["written"], "row")
-            return asked.answer(
-                earlier, f"{names[0]}: run {resumes} was published, with {rows}. Nothing is left to do."
-            )
-        pipelines = [replace(pipelines[0], resumes=resumes)]
+    pipelines = [_this_once(pipeline, **how) for pipeline in _asked_for(asked, names, every, sets)]
+    if how["resumes"] and (earlier := _published(pipelines)):
+        rows = counted(earlier["rows"]["written"], "row")
+        return asked.answer(
+            earlier, f"{names[0]}: run {earlier['run_id']} was published, with {rows}. Nothing is left to do."
+        )
     exit_code = 0
     for position, pipeline in enumerate(pipelines):
         code = run_and_show(pipeline, as_json=asked.as_json, prefect=not no_prefect, named=asked.named)
@@ -71,10 +68,19 @@ def _asked_for(asked: Asked, names: tuple[str, ...], every: bool, sets: list[str
     return [asked.pipeline(name, sets) for name in dict.fromkeys(names)]
 
 
-def _published(pipeline: Pipeline, run_id: str) -> dict[str, Any] | None:
+def _this_once(pipeline: Pipeline, *, allow_shrink: bool, resumes: str | None) -> Pipeline:
+    """The pipeline with what is asked of this run alone."""
+    return replace(pipeline, allows_shrink=allow_shrink, resumes=resumes)
+
+
+def _published(pipelines: list[Pipeline]) -> dict[str, Any] | None:
+    """The record of the run that is to be resumed, if it was published after all."""
     from flows.pipeline import published  # noqa: PLC0415 - only for those who resume
 
-    return published(pipeline, run_id)
+    if len(pipelines) > 1:
+        raise click.UsageError("--resume is for one pipeline", click.get_current_context())
+    (pipeline,) = pipelines
+    return published(pipeline, pipeline.resumes) if pipeline.resumes else None
 
 
 def _goes_on(pipeline: Pipeline, code: int) -> bool:

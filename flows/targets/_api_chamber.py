@@ -16,7 +16,7 @@ from flows._quarantine import Quarantine
 from flows._storage import Store
 from flows.targets import _booking
 from flows.targets._base import Chamber, Published, Taken, Violation
-from flows.targets._durable import Lock, safe
+from flows.targets._durable import Lock, Turn, safe
 from flows.targets._formats import Ndjson
 from flows.targets._outbox import Outbox
 from flows.targets._sending import Delivery
@@ -42,19 +42,21 @@ class ApiChamber(Chamber):
             if column not in schema:
                 hint = did_you_mean(column, schema, word="Present")
                 raise side.error("missing", f"'url' has {{{column}}} in it, and there is no such column.{hint}")
-        self._lock = self._locked(record.pipeline)
+        self._lock = self._locked(record)
         self._temporary = tempfile.TemporaryDirectory(prefix="lockgate-") if folder is None else None
         store = Store(self._temporary.name if self._temporary else str(folder), side=side)
         self._staged = StagedFiles(store, schema, name="staged", scratch=Path(store.path), target_file_bytes=None)
         self._accepted = 0
         self._added = False
 
-    def _locked(self, pipeline: str) -> Lock:
+    def _locked(self, record: RunRecord) -> Lock:
+        place = self.options.folder / f"{safe(self.options.label)}.{safe(record.pipeline)}.lock"
         try:
-            return Lock(self.options.folder / f"{safe(self.options.label)}.{safe(pipeline)}.lock")
-        except BlockingIOError:
+            return Lock(place, Turn(f"{record.pipeline} {record.run_id}"))
+        except BlockingIOError as error:
             raise self.side.error(
-                "busy", "another run of this pipeline is sending there. Run again when it is done."
+                "busy",
+                f"another run of this pipeline is sending there ({error.strerror!r}). Run again when it is done.",
             ) from None
         except OSError as error:
             raise self.side.error(

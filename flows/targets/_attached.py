@@ -15,13 +15,13 @@ import polars as pl
 
 from flows._ledger import RunRecord
 from flows._quarantine import Quarantine, as_json_texts
-from flows.targets import _booking
+from flows.targets import _booking, _refusals
 from flows.targets._attached_layout import place
 from flows.targets._attached_table import AttachedTable
 from flows.targets._attached_ways import Staged, Ways
 from flows.targets._base import Chamber, Published, Taken, Violation
 from flows.targets._booked import Books
-from flows.targets._durable import Lock, safe
+from flows.targets._durable import Lock, Turn, safe
 from flows.targets._engines import STAGED, Session, quote
 from transforms._words import counted
 from validations._contract import SetRule
@@ -41,7 +41,7 @@ class AttachedChamber(Chamber):
         self._staging: Session | None = None
         self._cleanup = ExitStack()
         try:
-            self._lock()
+            self._lock(f"{record.pipeline} {record.run_id}")
             with table.looked_at() as session:
                 self.layout = table.layout(session, schema)
             self._file = self._in(folder) / f"{record.run_id}.staged"
@@ -58,19 +58,19 @@ class AttachedChamber(Chamber):
         judges = table.options.schema_contract.data_type == "quarantine"
         self.row_checks = self.layout.row_checks() if judges else ()
 
-    def _lock(self) -> None:
+    def _lock(self, who: str) -> None:
         """Keep other runs out; the lock dies with the process.
 
         Raises:
             TargetBusyError: another run has it.
         """
-        path, side = self.engine.path, self.side
+        path, side, patience = self.engine.path, self.side, self.table.options.patience_seconds
         name = safe(f"{path.name} {'.'.join(self.table.options.table_parts)}".casefold())
         self.engine.require_folder()
         try:
-            lock = Lock(path.parent / _FOLDER / "locks" / name)
-        except BlockingIOError:
-            raise side.error("busy", "another run is loading it. Run again when that one is done.") from None
+            lock = Lock(path.parent / _FOLDER / "locks" / name, Turn(who, patience))
+        except BlockingIOError as error:
+            raise _refusals.busy(repr(error.strerror), patience, side) from None
         except OSError as error:
             said = f"{str(path.parent)!r} cannot be written ({error.strerror}). Let the user of this process write it."
             raise side.error("permission", said) from error
@@ -159,7 +159,7 @@ class AttachedChamber(Chamber):
                     return _booking.recall(record, earlier)
                 self._confirm_unchanged(session)
                 staged = Staged(quote(attached, STAGED), self._rows)
-                ways = Ways(session, self.table.options, self.layout, staged, record.started_at)
+                ways = Ways(session, self.table.options, self.layout, staged, record)
                 ways.refuse()
                 books.write_quarantine(record, quarantine)
                 published = ways.publish()

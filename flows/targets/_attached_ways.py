@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import TYPE_CHECKING
 
+from flows._ledger import RunRecord
 from flows.targets import _booking, _refusals
 from flows.targets._attached_layout import Layout
 from flows.targets._base import Published
@@ -25,20 +25,17 @@ class Staged:
 
 
 class Ways:
-    """A session that is about to publish.
+    """A session that is about to publish."""
 
-    Args:
-        at: when the run started.
-    """
-
-    def __init__(self, session: Session, options: Database, layout: Layout, staged: Staged, at: datetime) -> None:
+    def __init__(self, session: Session, options: Database, layout: Layout, staged: Staged, record: RunRecord) -> None:
         self._session = session
         self._options = options
         self._layout = layout
         self._engine: Engine = layout.engine
         self._table = layout.table.quoted
         self._staged = staged
-        self._at = at
+        self._record = record
+        self._at = record.started_at
 
     # --- guards ---
 
@@ -55,7 +52,7 @@ class Ways:
         mode, versions, by_range = options.write_mode, layout.versions, options.delete_range
         empties = mode == "overwrite" or (by_range is not None and not by_range.spans_load)
         if (empties or (versions is not None and versions.hard_deletes == "close")) and not options.allow_empty:
-            _booking.refuse_empty(self._staged.rows, side.label)
+            _booking.refuse_empty(self._staged.rows, side.label, self._record)
         if mode in {"upsert", "scd2"} or not layout.table.exists:
             self._refuse_missing(layout.key)
             self._refuse_repeated(layout.key)
@@ -130,14 +127,21 @@ class Ways:
     def _replace(self, scope: str, how: tuple[str, str]) -> Published:
         if self._layout.table.referenced:
             # Rows that other tables point at must not go away, not even for a moment.
-            by_key = Ways(self._session, self._options, self._keyed(), self._staged, self._at)
+            by_key = Ways(self._session, self._options, self._keyed(), self._staged, self._record)
             deleted = self._session.changed(
                 f"DELETE FROM {self._table} AS t WHERE {scope} AND NOT {by_key.delivered()}"
             )
             merged = by_key._upsert()
-            return Published(merged.inserted, merged.updated, merged.unchanged, deleted, how[1])
+            return self._shrunk(replace(merged, deleted=deleted, how=how[1]))
         deleted = self._session.changed(f"DELETE FROM {self._table} AS t WHERE {scope}")
-        return Published(self._insert(), deleted=deleted, how=how[0])
+        return self._shrunk(Published(self._insert(), deleted=deleted, how=how[0]))
+
+    def _shrunk(self, published: Published) -> Published:
+        """With how many fewer rows the table has now, which is counted only where that can be."""
+        removed = published.deleted - published.inserted
+        if removed <= 0:
+            return published
+        return replace(published, removed=removed, before=removed + self._count(self._table))
 
     def _keyed(self) -> Layout:
         layout = self._layout
@@ -178,13 +182,14 @@ class Ways:
         if not self._layout.table.exists:
             return Published(self._begin(versions, ""), how="created")
         self._refuse_earlier(versions)
-        closed = 0
+        gone = before = 0
         ends, current = quote(versions.valid_to), f"t.{quote(versions.is_current)}"
         over = f"{self._engine.update} {self._table} AS t SET {quote(versions.is_current)} = false, {ends} = "
         if versions.hard_deletes == "close":
             started = self._engine.moment(self._at)
-            closed += self._session.changed(f"{over}{started} WHERE {current} AND NOT {self.delivered()}")
-        closed += self._session.changed(
+            gone = self._session.changed(f"{over}{started} WHERE {current} AND NOT {self.delivered()}")
+            before = gone + self._count(f"{self._table} AS t WHERE {current}") if gone else 0
+        closed = gone + self._session.changed(
             f"{over}{self._since(versions)} FROM {self._staged.quoted} AS s "
             f"WHERE {self._layout.same()} AND {current} AND {self._differs(versions)}"
         )
@@ -195,7 +200,7 @@ class Ways:
         if self._layout.table.intercepts:  # a trigger may have kept rows out; only the table itself can say
             found = f"{self._staged.quoted} AS s JOIN {self._table} AS t ON {is_current} AND NOT "
             unchanged = self._count(f"{found}{self._differs(versions)}") - inserted
-        return Published(inserted, unchanged=unchanged, closed=closed, how="new versions")
+        return Published(inserted, unchanged=unchanged, closed=closed, how="new versions", removed=gone, before=before)
 
     def _begin(self, versions: Scd2, joined: str) -> int:
         names = f"{self._layout.names}, {', '.join(map(quote, versions.own_columns))}"

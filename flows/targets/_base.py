@@ -33,6 +33,9 @@ class Published:
         inserted, updated, unchanged, deleted: rows.
         how: one phrase for people: "swapped in", "rewritten in place", "appended", "merged".
         closed: versions of rows that ended, in a target that keeps history.
+        removed: how many fewer rows there are now; versions that ended and that no other follows, where one keeps
+            history. Counted where the write mode takes rows away.
+        before: of how many rows, or of how many versions that were current.
     """
 
     inserted: int
@@ -41,6 +44,8 @@ class Published:
     deleted: int = 0
     how: str = ""
     closed: int = 0
+    removed: int = 0
+    before: int = 0
 
     @property
     def changed(self) -> bool:

@@ -188,7 +188,7 @@ class PostgresChamber(Chamber):
             if earlier is not None:
                 return recall(record, earlier)
             execute(self._connection, f"SET LOCAL lock_timeout = '{self.options.lock_timeout_seconds}s'")
-            self._guard()
+            self._guard(record)
             _system.write_quarantine(self._connection, record, quarantine)
             published = self._published(record)
             settle(record, published)
@@ -240,7 +240,7 @@ class PostgresChamber(Chamber):
         if table.comment is not None:
             execute(self._connection, f"COMMENT ON TABLE {table.quoted} IS {literal(table.comment)}")
 
-    def _guard(self) -> None:
+    def _guard(self, record: RunRecord) -> None:
         """Refuse what must not be published."""
         self._confirm_unchanged()
         if self._failed_indexes:
@@ -249,7 +249,9 @@ class PostgresChamber(Chamber):
             _guards.refuse_lost_rows(self._connection, self.staged, self.side)
             _guards.refuse_losses(self._connection, self.staged, self.layout, self.side)
         proved = frozenset(self.layout.key) in self._unique and not self.layout.keys_are_parsed
-        _ways.refuse(self._connection, self.options, self.layout, self.staged, self.side, key_is_unique=proved)
+        _ways.refuse(
+            self._connection, self.options, self.layout, self.staged, self.side, record=record, key_is_unique=proved
+        )
 
     def _confirm_unchanged(self) -> None:
         table = self.table.describe(self._connection)

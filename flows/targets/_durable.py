@@ -8,14 +8,18 @@ import fcntl
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 _LONGEST_NAME = 120
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+#: How often a run that waits for another one looks.
+POLL_SECONDS = 0.1
 
 
 def safe(name: str) -> str:
@@ -52,21 +56,53 @@ def sync(place: Path) -> None:
         os.close(descriptor)
 
 
+@dataclass(frozen=True)
+class Turn:
+    """A run that wants to be the only one.
+
+    Attributes:
+        who: its pipeline and its id, for the others.
+        patience_seconds: how long it waits for another one to end.
+    """
+
+    who: str
+    patience_seconds: float = 0
+
+
 class Lock:
     """An exclusive lock on a file, which the system lets go of when the process dies.
 
+    Args:
+        place: of the file, which says who has the lock.
+        turn: whose turn it shall be.
+
     Raises:
-        BlockingIOError: somebody else has it.
+        BlockingIOError: somebody else has it; `strerror` says who.
     """
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, turn: Turn) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
-        self._file = place.open("ab")
+        self._file = place.open("a+b")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._wait(turn.patience_seconds)
+            self._file.truncate(0)
+            self._file.write(turn.who.encode())
+            self._file.flush()
         except BaseException:
             self._file.close()
             raise
+
+    def _wait(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                return fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    self._file.seek(0)
+                    who = self._file.read().decode("utf-8", "replace") or "nobody knows which"
+                    raise BlockingIOError(errno.EAGAIN, who) from None
+            time.sleep(min(POLL_SECONDS, max(deadline - time.monotonic(), 0)))
 
     def release(self) -> None:
         """Let go; safe to call twice."""

@@ -20,6 +20,7 @@ from flows._sides import Side
 from flows._storage import Store
 from flows.targets import _booking
 from flows.targets._base import Chamber, Published, Taken, Violation
+from flows.targets._durable import Turn
 from flows.targets._formats import Format
 from flows.targets._journal import Proof
 from flows.targets._places import LocalFolder, Place
@@ -39,12 +40,14 @@ class Wish:
         appends: whether the rows that are there stay.
         allow_empty: whether an overwrite may leave no rows.
         target_file_bytes: how large a part file should be.
+        patience_seconds: how long it waits for another run to end.
     """
 
     format: Format
     appends: bool
     allow_empty: bool
     target_file_bytes: int
+    patience_seconds: float
 
 
 class FileChamber(Chamber):
@@ -60,7 +63,7 @@ class FileChamber(Chamber):
         self._scratch = Path(self._temporary.name) if self._temporary else folder or Path()
         self._built: Path | None = None
         wish.format.require(schema, self.side)
-        place.enter(record.run_id)
+        place.enter(record.run_id, Turn(f"{record.pipeline} {record.run_id}", wish.patience_seconds))
         try:
             self._old = place.old(self._scratch) if wish.appends else None
             aligned = list(schema)
@@ -121,21 +124,40 @@ class FileChamber(Chamber):
         if earlier is not None:
             return _booking.recall(record, earlier)
         if not (self._wish.appends or self._wish.allow_empty):
-            _booking.refuse_empty(self._staged.rows, self.side.label)
+            _booking.refuse_empty(self._staged.rows, self.side.label, record)
         built = self._build()
-        published = Published(self._staged.rows, how=self._how(built))
+        before = self._before(record)
+        removed = max(before - self._staged.rows, 0)
+        published = Published(self._staged.rows, how=self._how(built), removed=removed, before=before)
         _booking.settle(record, published)
         proof = self.place.proof(built, record.run_id) if built else {}
         journal.intend(record, quarantine, proof)
         try:
             if built is not None:
-                self.place.publish(built, record.run_id, adds=self._wish.appends)
+                self.place.publish(built, record.run_id, adds=self._wish.appends, rows=self._after)
         except LockgateError as error:
             if not self._happened(proof, error):
                 journal.withdraw(record)
                 raise
         journal.settle(record.run_id)
         return published
+
+    def _before(self, record: RunRecord) -> int:
+        """The rows that an overwrite takes away; 0 where nobody can say, or nobody asks."""
+        if self._wish.appends or record.guards.max_removed_ratio >= 1:
+            return 0
+        try:
+            with self.place.store.mapped():
+                return self.place.rows(self._wish.format.rows)
+        except pl.exceptions.PolarsError:
+            warning = f"what is there is no {self._format.name}, so nobody can say how many rows are replaced."
+            record.warnings.extend({warning}.difference(record.warnings))
+            return 0
+
+    @property
+    def _after(self) -> int | None:
+        """All rows that will be there, where that is known without counting."""
+        return None if self._old is not None else self._staged.rows
 
     def _happened(self, proof: Proof, error: LockgateError) -> bool:
         """The step may have been done before its answer was lost: only the place knows."""

@@ -12,14 +12,14 @@ from typing import ClassVar, Literal
 import polars as pl
 
 from flows._sides import Side
+from flows.targets import _lines
+from flows.targets._lines import Compression
 from flows.targets._sink import os_errors
 from transforms._words import did_you_mean
 
 Kind = Literal["csv", "ndjson", "parquet", "ipc"]
-Compression = Literal["uncompressed", "gzip", "zstd"]
 
 _NESTED = (pl.List, pl.Array, pl.Struct)
-_COPY_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,14 @@ class Format(ABC):
         """What rows that are appended to a file have to be; a null dtype is any, None is anything."""
 
     @abstractmethod
+    def rows(self, file: Path) -> int:
+        """How many rows a file has.
+
+        Raises:
+            PolarsError: it is of another format.
+        """
+
+    @abstractmethod
     def join(self, old: Path, frame: pl.LazyFrame, file: Path) -> None:
         """Write the rows of an old file, and then those of `frame`, into a new one."""
 
@@ -108,6 +116,10 @@ class Columnar(Format):
     def columns(self, file: Path) -> pl.Schema:
         """Names and dtypes."""
         return self.scan(file).collect_schema()
+
+    def rows(self, file: Path) -> int:
+        """Those that the file says it has."""
+        return _height(self.scan(file))
 
     def join(self, old: Path, frame: pl.LazyFrame, file: Path) -> None:
         """Write all rows again."""
@@ -158,11 +170,11 @@ class Lines(Format):
         self._sink(frame, new, first=False)
         with file.open("wb") as whole:
             with old.open("rb") as part:
-                shutil.copyfileobj(part, whole, _COPY_BYTES)
-            if not self._ends_line(old):
-                whole.write(self._packed(b"\n"))
+                shutil.copyfileobj(part, whole, _lines.BLOCK_BYTES)
+            if not _lines.ends_line(old, self.compression):
+                whole.write(_lines.packed(b"\n", self.compression))
             with new.open("rb") as part:
-                shutil.copyfileobj(part, whole, _COPY_BYTES)
+                shutil.copyfileobj(part, whole, _lines.BLOCK_BYTES)
         new.unlink()
 
     def sink(self, frame: pl.LazyFrame, file: Path) -> None:
@@ -171,26 +183,6 @@ class Lines(Format):
 
     @abstractmethod
     def _sink(self, frame: pl.LazyFrame, file: Path, *, first: bool) -> None: ...
-
-    def _ends_line(self, file: Path) -> bool:
-        """Whether the last line has its end; a file that others wrote may not."""
-        import pyarrow as pa  # noqa: PLC0415 - it takes time that only runs have
-
-        last = b"\n"
-        with pa.input_stream(str(file), compression=_PYARROW[self.compression]) as text:
-            if self.compression == "uncompressed":
-                text.seek(max(file.stat().st_size - 1, 0))
-            while block := text.read(_COPY_BYTES):
-                last = block[-1:]
-        return last == b"\n"
-
-    def _packed(self, text: bytes) -> bytes:
-        import pyarrow as pa  # noqa: PLC0415 - as above
-
-        packed = pa.BufferOutputStream()
-        with pa.output_stream(packed, compression=_PYARROW[self.compression]) as stream:
-            stream.write(text)
-        return bytes(packed.getvalue())
 
 
 @dataclass(frozen=True)
@@ -228,6 +220,20 @@ class Csv(Lines):
             file, separator=self.delimiter, quote_char=self.quote_char, infer_schema=False, glob=False, n_rows=0
         ).collect_schema()
         return pl.Schema(dict.fromkeys(names, pl.Null()))
+
+    def rows(self, file: Path) -> int:
+        """Those between the ends of lines that no quotes are around."""
+        return _height(
+            pl.scan_csv(
+                file,
+                separator=self.delimiter,
+                quote_char=self.quote_char,
+                has_header=self.has_header,
+                infer_schema=False,
+                truncate_ragged_lines=True,
+                glob=False,
+            )
+        )
 
     def _sink(self, frame: pl.LazyFrame, file: Path, *, first: bool) -> None:
         with os_errors():
@@ -268,12 +274,18 @@ class Ndjson(Lines):
     def columns(self, file: Path) -> None:
         """Anything."""
 
+    def rows(self, file: Path) -> int:
+        """Its lines; a text has none of their ends in it."""
+        return _lines.lines(file, self.compression)
+
     def _sink(self, frame: pl.LazyFrame, file: Path, *, first: bool) -> None:  # noqa: ARG002 - there is no header
         with os_errors():
             frame.sink_ndjson(file, compression=self.compression, check_extension=False)
 
 
-_PYARROW = {"uncompressed": None, "gzip": "gzip", "zstd": "zstd"}
+def _height(rows: pl.LazyFrame) -> int:
+    rows_there: int = rows.select(pl.len()).collect(engine="streaming").item()
+    return rows_there
 
 
 def _parts(dtype: pl.DataType) -> Iterator[pl.DataType]:

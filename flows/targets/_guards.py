@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from flows._ledger import RunRecord
 from flows._postgres import Connection, PostgresSide, execute, quote
 from flows.targets import _booking, _refusals
 from flows.targets._layout import Layout
 from flows.targets._publish import Staged
 
 
-def refuse_empty(staged: Staged, side: PostgresSide, *, allowed: bool) -> None:
+def refuse_empty(staged: Staged, side: PostgresSide, record: RunRecord, *, allowed: bool) -> None:
     """An overwrite with nothing would leave nothing.
 
     Raises:
         RefusedError: the chamber is empty, and that is not allowed.
     """
     if not allowed:
-        _booking.refuse_empty(staged.rows, side.label)
+        _booking.refuse_empty(staged.rows, side.label, record)
 
 
 def refuse_lost_rows(connection: Connection, staged: Staged, side: PostgresSide) -> None:

@@ -120,16 +120,17 @@ class History:
             return self._create(connection)
         lock(connection, self.layout)
         self._find_changes(connection)
-        closed, earlier = self._close_missing(connection) if self.options.hard_deletes == "close" else (0, 0)
+        gone, earlier = self._close_missing(connection) if self.options.hard_deletes == "close" else (0, 0)
         if earlier := earlier + self._earlier(connection):
             raise _refusals.too_early(self.options, earlier, side)
-        closed += self._close_changed(connection)
+        before = gone + self._count(connection, f"{self._table} AS t WHERE {self._current}") if gone else 0
+        closed = gone + self._close_changed(connection)
         inserted = self._begin(connection, f"s.ctid IN (SELECT begins FROM {self._changes})")
         execute(connection, f"DROP TABLE {self._changes}")
         unchanged = self.staged.rows - inserted
         if self.layout.table.intercepts:  # a trigger may have kept rows out; only the table itself can say
             unchanged = self._found(connection) - inserted
-        return Published(inserted, unchanged=unchanged, closed=closed, how="new versions")
+        return Published(inserted, unchanged=unchanged, closed=closed, how="new versions", removed=gone, before=before)
 
     def _create(self, connection: Connection) -> Published:
         table, *indexes = creating(self.layout, self.options)

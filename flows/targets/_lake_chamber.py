@@ -12,8 +12,10 @@ import polars as pl
 
 from flows._ledger import RunRecord
 from flows._quarantine import Quarantine
-from flows.targets import _booking, _lake_leftovers
+from flows.targets import _booking, _lake_leftovers, _refusals
 from flows.targets._base import Chamber, Published, Taken, Violation
+from flows.targets._durable import Lock, Turn
+from flows.targets._journal import FOLDER
 from flows.targets._lake import Change, LakeTable
 from flows.targets._lake_changes import Changes
 from flows.targets._lake_fit import LakeFit, fitted
@@ -38,7 +40,9 @@ class LakeChamber(Chamber):
         self._temporary = tempfile.TemporaryDirectory(prefix="lockgate-") if folder is None else None
         self._scratch = Path(self._temporary.name) if self._temporary else folder or Path()
         self._written: list[StagedFiles] = []
+        self._lock: Lock | None = None
         try:
+            self._lock = self._locked()
             self._fit = self._entered(schema)
         except BaseException:
             self._clean_up()
@@ -46,6 +50,23 @@ class LakeChamber(Chamber):
         self.warnings = self._fit.warnings
         self.row_checks = self._fit.row_checks() if options.schema_contract.data_type == "quarantine" else ()
         self._staged = self._files("part")
+
+    def _locked(self) -> Lock | None:
+        """Keep other runs out, where that is asked for; correct is the table without it, for the first commit wins.
+
+        Raises:
+            TargetBusyError: another run has it.
+        """
+        options, store = self._options, self._table.store
+        if options.concurrent_runs is None:
+            return None
+        patience = options.lock_timeout_seconds if options.concurrent_runs == "wait" else 0
+        turn = Turn(f"{self._record.pipeline} {self._record.run_id}", patience)
+        with store.mapped():
+            try:
+                return Lock(Path(store.path, FOLDER, "locks", "table"), turn)
+            except BlockingIOError as error:
+                raise _refusals.busy(repr(error.strerror), patience, self._table.side) from None
 
     def _entered(self, schema: pl.Schema) -> LakeFit:
         table = self._table
@@ -126,7 +147,7 @@ class LakeChamber(Chamber):
         empties = (options.write_mode == "overwrite" and not dynamic) or (by_range and not by_range.spans_load)
         closes = versions is not None and versions.hard_deletes == "close"
         if (empties or closes) and not options.allow_empty:
-            _booking.refuse_empty(self._staged.rows, self._table.side.label)
+            _booking.refuse_empty(self._staged.rows, self._table.side.label, self._record)
 
     def _look_again(self) -> None:
         """Rows may be added to any version; rows that replace others are for the version that was seen last.
@@ -190,5 +211,7 @@ class LakeChamber(Chamber):
         self._clean_up()
 
     def _clean_up(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
         if self._temporary is not None:
             self._temporary.cleanup()

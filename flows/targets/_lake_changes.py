@@ -73,7 +73,12 @@ class Changes:
             arrived = {tuple(file.partition.values()) for file in self._staged.files}
             removed = [file for file in removed if tuple(file.partition.values()) in arrived]
         deleted = sum(file.rows for file in removed)
-        return self._staged.files, removed, Published(self._staged.rows, deleted=deleted, how="replaced")
+        return self._staged.files, removed, self._shrunk("replaced", deleted, of=deleted)
+
+    def _shrunk(self, how: str, deleted: int, *, of: int) -> Published:
+        """The staged rows in the place of `deleted` ones, of as many as were there."""
+        rows = self._staged.rows
+        return Published(rows, deleted=deleted, how=how, removed=max(deleted - rows, 0), before=of)
 
     # --- by key ---
 
@@ -98,7 +103,8 @@ class Changes:
         kept = rows.join(goes(rows).select(place), on=place, how="anti", maintain_order="left")
         added = [*self._staged.files, *(self._write(kept).files if removed else ())]
         deleted = int(counts.get_column("len").sum())
-        return added, removed, Published(self._staged.rows, deleted=deleted, how="replaced in part")
+        before = sum(file.rows for file in self._table.files)
+        return added, removed, self._shrunk("replaced in part", deleted, of=before)
 
     def _going_by_key(self) -> Callable[[pl.LazyFrame], pl.LazyFrame]:
         key = self._options.replaces_by
@@ -135,10 +141,13 @@ class Changes:
         changed, same = found.filter(_DIFFERS), found.filter(~pl.col(_DIFFERS))
         self._require_later(changed, found, key)
         closed = changed.select(*key, _FILE, pl.col(versions.valid_from).alias(_END))
+        removed_rows = before = 0
         if versions.hard_deletes == "close":
             gone = current.join(self._staged.frame().select(key), on=key, how="anti")
             at = pl.lit(self._record.started_at).cast(MOMENT).alias(_END)
-            closed = pl.concat([closed, gone.select(*key, _FILE, at).collect(engine="streaming")])
+            missing = gone.select(*key, _FILE, at).collect(engine="streaming")
+            removed_rows, before = missing.height, self._counted(current) if missing.height else 0
+            closed = pl.concat([closed, missing])
         removed = self._files_of(closed)
         ends = pl.col(versions.is_current) & pl.col(_END).is_not_null()
         rewritten = (
@@ -151,7 +160,8 @@ class Changes:
         )
         added = [*self._without(same, key), *(self._write(rewritten).files if removed else ())]
         inserted = self._staged.rows - same.height
-        return added, removed, Published(inserted, 0, same.height, how="history kept", closed=closed.height)
+        published = Published(inserted, 0, same.height, how="history kept", closed=closed.height)
+        return added, removed, replace(published, removed=removed_rows, before=before)
 
     def _require_later(self, changed: pl.DataFrame, found: pl.DataFrame, key: Sequence[str]) -> None:
         """A version must begin after the one that it follows, also where that one is closed."""

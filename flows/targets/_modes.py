@@ -122,6 +122,10 @@ class Scd2(_Keys):
         return self
 
 
+#: The field type of ``concurrent_runs``: what a run does that finds another one at its target.
+ConcurrentRuns = Literal["refuse", "wait"]
+
+
 def refuse_stray(
     mode: str,
     primary_key: Sequence[str],

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from flows._storage import Store
+from flows.targets._durable import Turn
 from flows.targets._journal import FOLDER, Journal, Proof
 from flows.targets._places import Place
 
-_RUN = "lockgate-run"
+_RUN, _ROWS = "lockgate-run", "lockgate-rows"
 _PUT_BYTES = 32_000_000  # larger ones are sent in parts of this size, four at a time
 _SENDERS = 4
 _FORGOTTEN = timedelta(days=1)
@@ -29,7 +31,7 @@ class S3Object(Place):
         self._bucket, _slash, self._key = store.path.partition("/")
         self._seen: str | None = None
 
-    def enter(self, run_id: str) -> None:  # noqa: ARG002 - the signature of every place
+    def enter(self, run_id: str, turn: Turn) -> None:  # noqa: ARG002 - the signature of every place
         """See what is there; `publish` replaces that, or nothing."""
         with self.store.mapped():
             head = self._head()
@@ -65,7 +67,13 @@ class S3Object(Place):
             head = self._head()
         return head is not None and head["Metadata"].get(_RUN) == proof["run"]
 
-    def publish(self, built: Path, run_id: str, *, adds: bool) -> None:  # noqa: ARG002 - never over another's load
+    def rows(self, count: Callable[[Path], int]) -> int:  # noqa: ARG002 - reading an object would be a download
+        """What the object says of itself; 0 where Lockgate did not write it, or appended to it."""
+        head = self._head()
+        told = head["Metadata"].get(_ROWS, "") if head else ""
+        return int(told) if told.isdecimal() else 0
+
+    def publish(self, built: Path, run_id: str, *, adds: bool, rows: int | None) -> None:  # noqa: ARG002 - never over another's load
         """Put the object, on the condition that the one that was there when the run began still is.
 
         Raises:
@@ -76,7 +84,7 @@ class S3Object(Place):
         with self.store.mapped():
             self._hold()
             try:
-                self._put(built, {_RUN: run_id}, condition)
+                self._put(built, {_RUN: run_id, **({} if rows is None else {_ROWS: str(rows)})}, condition)
             except OSError as error:
                 if lost(error):
                     raise self.changed() from error

@@ -11,13 +11,14 @@ import errno
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from flows._errors import RefusedError
 from flows._storage import Store
-from flows.targets._durable import Lock, exchange, safe, sync
+from flows.targets import _refusals
+from flows.targets._durable import Lock, Turn, exchange, safe, sync
 from flows.targets._journal import FOLDER, Journal, Proof
 
 PART = "{part}"
@@ -38,7 +39,7 @@ class Place(ABC):
         self.side = store.side
 
     @abstractmethod
-    def enter(self, run_id: str) -> None:
+    def enter(self, run_id: str, turn: Turn) -> None:
         """Keep other runs out, as far as that can be done, and remove what killed ones left.
 
         Raises:
@@ -62,13 +63,18 @@ class Place(ABC):
         """Whether it is true; a proof of nothing always is."""
 
     @abstractmethod
-    def publish(self, built: Path, run_id: str, *, adds: bool) -> None:
+    def rows(self, count: Callable[[Path], int]) -> int:
+        """How many rows are there, where `count` counts those of a file; 0 where nobody can say."""
+
+    @abstractmethod
+    def publish(self, built: Path, run_id: str, *, adds: bool, rows: int | None) -> None:
         """Let `built` be what is there, in one step.
 
         Args:
             built: a file, or a folder of part files; see `staging`.
             run_id: of the run.
             adds: whether it has the rows that `old` had; then those must still be the ones that are there.
+            rows: how many will be there, where that is known.
 
         Raises:
             TargetBusyError: somebody else wrote there meanwhile.
@@ -108,14 +114,14 @@ class _Local(Place):
         self._run: Path | None = None
         self._lock: Lock | None = None
 
-    def enter(self, run_id: str) -> None:
+    def enter(self, run_id: str, turn: Turn) -> None:
         """Lock a file in the system folder; the lock dies with the process."""
         with self.store.mapped():
             self._require_kind()
             try:
-                self._lock = Lock(self._system / "locks" / safe(self.path.name))
-            except BlockingIOError:
-                raise self.side.error("busy", "another run is writing there. Run again when it is done.") from None
+                self._lock = Lock(self._system / "locks" / safe(self.path.name), turn)
+            except BlockingIOError as error:
+                raise _refusals.busy(repr(error.strerror), turn.patience_seconds, self.side) from None
             self._run = self._staged / run_id
         try:
             self.journal.clear()
@@ -187,7 +193,11 @@ class LocalFile(_Local):
         with self.store.mapped():
             return not proof or self._identity(self.path) == proof
 
-    def publish(self, built: Path, run_id: str, *, adds: bool) -> None:  # noqa: ARG002 - the signature of every place
+    def rows(self, count: Callable[[Path], int]) -> int:
+        """Those of the file."""
+        return count(self.path) if self.path.exists() else 0
+
+    def publish(self, built: Path, run_id: str, *, adds: bool, rows: int | None) -> None:  # noqa: ARG002 - the signature of every place
         """Rename."""
         with self.store.mapped():
             if adds and self._identity(self.path) != self._seen:
@@ -258,7 +268,11 @@ class LocalFolder(_Local):
             names = [file.name for file in self.path.iterdir()] if self.path.is_dir() else []
         return not proof or any(name.endswith(f"-{proof['run']}{self._after}") for name in names)
 
-    def publish(self, built: Path, run_id: str, *, adds: bool) -> None:  # noqa: ARG002 - the signature of every place
+    def rows(self, count: Callable[[Path], int]) -> int:
+        """Those of all parts."""
+        return sum(map(count, self.parts()))
+
+    def publish(self, built: Path, run_id: str, *, adds: bool, rows: int | None) -> None:  # noqa: ARG002 - the signature of every place
         """Exchange the folders; a folder that is not there yet appears."""
         with self.store.mapped():
             others = {file.name for file in self.parts()} - {file.name for file in built.iterdir()}

@@ -74,9 +74,22 @@ def _replace(connection: Connection, layout: Layout, staged: Staged, scope: str,
         execute(connection, f"ANALYZE {staged.quoted}")
         deleted = _delete_missing(connection, by_key, staged, scope)
         merged = upsert(connection, by_key, staged)
-        return Published(merged.inserted, merged.updated, merged.unchanged, deleted, how[1])
+        return _shrunk(connection, layout, replace(merged, deleted=deleted, how=how[1]))
     deleted = execute(connection, f"DELETE FROM {layout.table.quoted} AS t WHERE {scope}").rowcount
-    return Published(_insert(connection, layout, staged), deleted=deleted, how=how[0])
+    return _shrunk(connection, layout, Published(_insert(connection, layout, staged), deleted=deleted, how=how[0]))
+
+
+def _shrunk(connection: Connection, layout: Layout, published: Published) -> Published:
+    """With how many fewer rows the table has now, which is counted only where that can be."""
+    removed = published.deleted - published.inserted
+    if removed <= 0:
+        return published
+    return replace(published, removed=removed, before=removed + _count(connection, layout.table.quoted))
+
+
+def _count(connection: Connection, table: str) -> int:
+    row = execute(connection, f"SELECT count(*) FROM {table}").fetchone()
+    return int(row[0]) if row else 0
 
 
 def _keyed(layout: Layout) -> Layout:
@@ -99,8 +112,9 @@ def _keyed(layout: Layout) -> Layout:
 
 def create(connection: Connection, layout: Layout, staged: Staged) -> Published:
     """Let the chamber become the table that is not there yet."""
+    rows = _count(connection, staged.quoted)
     _become(connection, layout, staged)
-    return Published(staged.rows, how="created")
+    return Published(rows, how="created")
 
 
 def swap(connection: Connection, layout: Layout, staged: Staged, still_fits: Callable[[], bool]) -> Published | None:
@@ -109,12 +123,13 @@ def swap(connection: Connection, layout: Layout, staged: Staged, still_fits: Cal
     The staged rows are frozen, so a reader whose snapshot is older than the load sees the new rows, never an
     empty table. The exclusive lock is held for a few changes of the catalogue.
     """
-    deleted = execute(connection, f"SELECT count(*) FROM {layout.table.quoted}").fetchone()
+    rows, deleted = _count(connection, staged.quoted), _count(connection, layout.table.quoted)
     if not _locked_for_swap(connection, layout.table.quoted, still_fits):
         return None
     execute(connection, f"DROP TABLE {layout.table.quoted}")
     _become(connection, layout, staged)
-    return Published(staged.rows, deleted=deleted[0] if deleted else 0, how="swapped in")
+    removed = max(deleted - rows, 0)
+    return Published(rows, deleted=deleted, how="swapped in", removed=removed, before=deleted if removed else 0)
 
 
 def transaction_id(connection: Connection) -> int:

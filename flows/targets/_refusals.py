@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from flows._errors import RefusedError
 from flows._sides import Side
 from flows.targets._modes import DeleteRange, Scd2
+from transforms._errors import LockgateError
 from transforms._words import counted
+
+
+def busy(who: str, patience_seconds: float, side: Side) -> LockgateError:
+    """Another run has the lock of the target."""
+    advice = "Run again when that one is done, or set target.concurrent_runs: wait."
+    if patience_seconds:
+        advice = f"It did not end in {patience_seconds:g} s. Run again, or wait longer (target.lock_timeout_seconds)."
+    return side.error("busy", f"another run is loading it ({who}). {advice}")
 
 
 def no_key(key: Sequence[str], side: Side) -> Exception:

@@ -12,7 +12,9 @@ from contextlib import closing, suppress
 from typing import NoReturn
 
 from flows._postgres import Connection, Foreign, PostgresSide, execute, literal, quote
+from flows.targets import _refusals
 from flows.targets._catalog import TableInfo
+from flows.targets._durable import POLL_SECONDS
 from flows.targets._system import SCHEMA
 from flows.targets._table import PostgresTable
 
@@ -29,7 +31,7 @@ def opened(table: PostgresTable, purpose: str) -> Connection:
     connection = table.connect(purpose)
     try:
         with table.side.mapped():
-            _lock(connection, table.describe(connection), table.side)
+            _lock(connection, table.describe(connection), table.side, table.options.patience_seconds)
     except BaseException:
         closed(connection)
         raise
@@ -44,16 +46,17 @@ def closed(connection: Connection) -> None:
             execute(connection, "SELECT pg_advisory_unlock_all()")
 
 
-def _lock(connection: Connection, table: TableInfo, side: PostgresSide) -> None:
+def _lock(connection: Connection, table: TableInfo, side: PostgresSide, patience_seconds: float) -> None:
+    # A statement that waits would hold a snapshot, and the holder could not swap its table in: so ask again and again.
     key = f"hashtextextended({literal(f'lockgate: {table.schema}.{table.name}')}, 0)"
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + max(patience_seconds, _PATIENCE_SECONDS)
     while execute(connection, f"SELECT pg_try_advisory_lock({key})").fetchone() != (True,):
         if time.monotonic() > deadline:
-            _refuse(connection, key, side)
-        time.sleep(0.02)
+            _refuse(connection, key, side, patience_seconds)
+        time.sleep(POLL_SECONDS if patience_seconds else 0.02)
 
 
-def _refuse(connection: Connection, key: str, side: PostgresSide) -> NoReturn:
+def _refuse(connection: Connection, key: str, side: PostgresSide, patience_seconds: float) -> NoReturn:
     holder = execute(
         connection,
         f"WITH k AS (SELECT {key} AS key) "
@@ -63,7 +66,7 @@ def _refuse(connection: Connection, key: str, side: PostgresSide) -> NoReturn:
         "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())",
     ).fetchone()
     who = repr(holder[0]) if holder and holder[0] else "another session"
-    raise side.error("busy", f"another run is loading it ({who}). Run again when that one is done.")
+    raise _refusals.busy(who, patience_seconds, side)
 
 
 def staging_name(table: TableInfo, run_id: str) -> str:

@@ -23,6 +23,7 @@ def refuse(
     staged: Staged,
     side: PostgresSide,
     *,
+    record: RunRecord,
     key_is_unique: bool,
 ) -> None:
     """Refuse what the write mode cannot publish; `key_is_unique` where it is proved that no two rows share the key.
@@ -34,7 +35,7 @@ def refuse(
     mode, versions, by_range = options.write_mode, options.versions, options.delete_range
     empties = mode == "overwrite" or (by_range is not None and not by_range.spans_load)
     if empties or (versions is not None and versions.hard_deletes == "close"):
-        _guards.refuse_empty(staged, side, allowed=options.allow_empty)
+        _guards.refuse_empty(staged, side, record, allowed=options.allow_empty)
     if mode in {"upsert", "scd2"}:
         _guards.refuse_missing_keys(connection, staged, layout.key, side)
         if not key_is_unique:

@@ -14,7 +14,7 @@ from flows._quarantine import Quarantine
 from flows._sides import Side
 from flows._storage import StorageOptions, Store, require_known, scheme_of
 from flows.targets._base import Chamber, Target, target
-from flows.targets._modes import Columns, DeleteRange, Scd2, WriteMode, refuse_stray
+from flows.targets._modes import Columns, ConcurrentRuns, DeleteRange, Scd2, WriteMode, refuse_stray
 from flows.targets._schema_contract import Contracted, SchemaContract
 
 if TYPE_CHECKING:
@@ -73,6 +73,10 @@ class DataLake(Target):
         target_file_bytes: how large a file should be.
         versions_kept: how many older versions of ``format: parquet`` stay readable; Delta has its own retention.
         allow_empty: whether a load without rows may empty the table, the range, or close every version.
+        concurrent_runs: what a run does that finds another one at the table, on a disk of this machine: `refuse` ends
+            it with an error that is worth a retry, `wait` waits for ``lock_timeout_seconds``. The lock dies with the
+            run. Left out, and in S3, nothing is locked: both read and stage, and the first to commit wins.
+        lock_timeout_seconds: how long it waits.
         storage_options: how to get into S3: ``key``, ``secret``, ``endpoint_url``, ``region``; what is not given comes
             from the environment.
     """
@@ -91,6 +95,8 @@ class DataLake(Target):
     target_file_bytes: Annotated[int, Field(ge=1_000)] = 128_000_000
     versions_kept: Annotated[int, Field(ge=1)] = 2
     allow_empty: bool = False
+    concurrent_runs: ConcurrentRuns | None = None
+    lock_timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = 60
     storage_options: Annotated[StorageOptions, Field(default_factory=dict)]
 
     @model_validator(mode="after")
@@ -114,6 +120,8 @@ class DataLake(Target):
         scheme = scheme_of(self.path)
         if scheme not in {"file", "s3"}:
             raise ValueError(f"a lake at '{scheme}://' cannot be committed to. Use this machine, or 's3://'.")
+        if scheme == "s3" and self.concurrent_runs is not None:
+            raise ValueError("nothing locks a table in S3: the first run to commit wins. Remove 'concurrent_runs'.")
         if scheme == "s3" and not self.path.partition("://")[2].strip("/").partition("/")[2]:
             raise ValueError("a table in S3 needs a prefix of its own: 's3://bucket/prefix'.")
         require_known(self.storage_options, scheme)

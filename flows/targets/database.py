@@ -15,7 +15,7 @@ from flows._quarantine import Quarantine
 from flows._secrets import Secret
 from flows._sides import Side
 from flows.targets._base import Chamber, Target, target
-from flows.targets._modes import Columns, DeleteRange, Scd2, WriteMode, refuse_stray
+from flows.targets._modes import Columns, ConcurrentRuns, DeleteRange, Scd2, WriteMode, refuse_stray
 from flows.targets._schema_contract import Contracted, SchemaContract
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ class Database(Target):
         scd2: how ``scd2`` calls its columns, what it compares, and whether missing rows are closed.
         schema_contract: what a load may do to the columns of the table, and what happens to values that do not fit.
         allow_empty: whether a load without rows may empty the table, the range, or close every version.
+        concurrent_runs: what a run does that finds another one at the table: `refuse` ends it with an error that is
+            worth a retry, `wait` waits for ``lock_timeout_seconds``. The lock dies with the run that has it.
         lock_timeout_seconds: how long publishing waits for others who hold the table.
         writer: for PostgreSQL: ``copy`` is binary COPY; ``adbc`` the driver's own way, which takes longer.
     """
@@ -92,6 +94,7 @@ class Database(Target):
     scd2: Scd2 | None = None
     schema_contract: Contracted = SchemaContract()
     allow_empty: bool = False
+    concurrent_runs: ConcurrentRuns = "refuse"
     lock_timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = 60
     writer: Literal["copy", "adbc"] = "copy"
 
@@ -111,6 +114,11 @@ class Database(Target):
             scd2=self.scd2,
         )
         return self
+
+    @property
+    def patience_seconds(self) -> float:
+        """How long a run waits for another one to end."""
+        return self.lock_timeout_seconds if self.concurrent_runs == "wait" else 0
 
     @property
     def versions(self) -> Scd2 | None:

@@ -14,7 +14,7 @@ from flows._quarantine import Quarantine
 from flows._sides import Side
 from flows._storage import StorageOptions, Store, require_known, scheme_of
 from flows.targets._base import Chamber, Target, target
-from flows.targets._modes import AddOrReplace
+from flows.targets._modes import AddOrReplace, ConcurrentRuns
 
 if TYPE_CHECKING:
     from flows.targets._file_chamber import Wish
@@ -71,6 +71,9 @@ class File(Target):
         write_mode: what becomes of the rows that are there.
         target_file_bytes: how large a part file should be; the size on disk, so a part ends soon after it.
         allow_empty: whether an ``overwrite`` may leave no rows.
+        concurrent_runs: what a run does that finds another one there, on a disk of this machine: `refuse` ends it with
+            an error that is worth a retry, `wait` waits for ``lock_timeout_seconds``. The lock dies with the run.
+        lock_timeout_seconds: how long it waits.
         storage_options: how to get into S3: ``key``, ``secret``, ``endpoint_url``, ``region``; what is not given comes
             from the environment.
     """
@@ -85,6 +88,8 @@ class File(Target):
     null_value: str = ""
     target_file_bytes: Annotated[int, Field(ge=1_000)] = 128_000_000
     allow_empty: bool = False
+    concurrent_runs: ConcurrentRuns = "refuse"
+    lock_timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = 60
     storage_options: Annotated[StorageOptions, Field(default_factory=dict)]
 
     @model_validator(mode="after")
@@ -106,6 +111,8 @@ class File(Target):
             raise ValueError(
                 f"nothing at '{scheme}://' can be replaced in one step. Write to this machine, or to 's3://'."
             )
+        if scheme == "s3" and self.concurrent_runs == "wait":
+            raise ValueError("nothing locks an object in S3, so no run can wait for another. Remove 'concurrent_runs'.")
         require_known(self.storage_options, scheme)
         folder, _slash, name = self.path.rpartition("/")
         if _PART in folder:
@@ -192,7 +199,8 @@ class File(Target):
     def _wish(self) -> Wish:
         from flows.targets._file_chamber import Wish  # noqa: PLC0415 - as above
 
-        return Wish(self._format, self.write_mode == "append", self.allow_empty, self.target_file_bytes)
+        patience = self.lock_timeout_seconds if self.concurrent_runs == "wait" else 0
+        return Wish(self._format, self.write_mode == "append", self.allow_empty, self.target_file_bytes, patience)
 
     @property
     def _format(self) -> Format:

@@ -154,6 +154,21 @@ def test_a_refused_run(here, run):
     assert_text("refused", answer + progress)
 
 
+def test_a_run_that_would_remove_most_of_the_table(here, connect, run):
+    run()
+    connect().execute("DELETE FROM customers WHERE id IS NULL OR id NOT IN (9, 10, 11)")
+
+    answer, progress = run(code=1)
+
+    assert_text("shrinking", answer + progress)
+    assert connect().execute("SELECT count(*) FROM dim_customers").fetchone() == (10,)
+    run("--set", "guards.max_removed_ratio=0.9")
+    connect().execute("TRUNCATE customers")
+    assert "--allow-shrink" in run(code=1)[1]
+    run("--allow-shrink")
+    assert connect().execute("SELECT count(*) FROM dim_customers").fetchone() == (0,)
+
+
 def test_the_quarantine_after_a_run(here, flows, run):
     assert flows("quarantine", "list", "active_customers")[0] == "active_customers: no rows in quarantine.\n"
     run()

@@ -33,7 +33,7 @@ from flows._errors import (
     TargetTypeError,
     TargetUnreachableError,
 )
-from flows._ledger import RunRecord
+from flows._ledger import Guards, RunRecord
 from flows._quarantine import Quarantine
 from flows.targets._base import Published
 from flows.targets.data_lake import DataLake
@@ -134,6 +134,21 @@ def test_a_dynamic_overwrite_replaces_the_partitions_that_arrive(anywhere: Lake)
 
     assert (published.inserted, published.deleted) == (1, 2)
     assert anywhere.rows() == [*new.to_dicts(), *FRAME.tail(2).to_dicts()]
+
+
+def test_a_dynamic_overwrite_is_guarded_within_the_partitions_that_arrive(anywhere: Lake) -> None:
+    anywhere.load(FRAME, partition_by="day")
+    keys: dict[str, Any] = {"write_mode": "overwrite", "partition_overwrite": "dynamic"}
+
+    def guarded(ratio: float) -> RunRecord:
+        record = RunRecord.start("p", anywhere.target().label, "1")
+        record.guards = Guards(ratio)
+        return record
+
+    with pytest.raises(RefusedError, match=r"remove 1 of 2 rows \(50 %\)"):
+        anywhere.load(FRAME.head(1), record=guarded(0.4), **keys)
+    assert anywhere.rows() == FRAME.to_dicts()
+    assert anywhere.load(FRAME.head(1), record=guarded(0.5), **keys).deleted == 2
 
 
 def test_an_upsert_counts_what_it_does(anywhere: Lake) -> None:
@@ -273,6 +288,7 @@ def test_options_that_mean_nothing_together_are_refused() -> None:
             r"types of a lake's columns do not change.*schema_contract: \{columns: evolve\}",
         ),
         ({"versions_kept": 3}, "'versions_kept' is for format: parquet"),
+        ({"path": "s3://b/p", "concurrent_runs": "wait"}, "nothing locks a table in S3"),
         ({"path": "sftp://host/x"}, "cannot be committed to"),
         ({"path": "s3://bucket"}, "a prefix of its own"),
         ({"storage_options": {"keys": "x"}}, "not a storage option"),

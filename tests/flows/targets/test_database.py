@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from flows._errors import (
+    LedgerError,
     LoadError,
     RefusedError,
     TargetBusyError,
@@ -150,6 +151,29 @@ HANGS_ON = {
     "index comment": "COMMENT ON INDEX t_pkey IS 'key'",
     "settings": "ALTER TABLE t SET (fillfactor = 80)",
 }
+
+
+@pytest.mark.parametrize("old", ["", "CREATE TABLE t (id bigint, name text); INSERT INTO t VALUES (1, 'old')"])
+def test_rows_that_went_from_the_chamber_are_missed_before_it_becomes_the_table(
+    old: str, target: Make, connect: Connect, tmp_path: Path
+) -> None:
+    connection = connect()
+    connection.execute(old or "SELECT")
+    overwriting = target(write_mode="overwrite")
+    record = RunRecord.start("test", overwriting.label, "1")
+    frame = people(1, 2, 3)
+    record.rows.read = 3
+
+    with overwriting.open(record, frame.schema) as chamber:
+        chamber.stage(frame)
+        record.staged = chamber.seal()
+        connection.execute(f"DELETE FROM {chamber.staged.quoted} WHERE id = 2")
+        with pytest.raises(LedgerError, match="3 rows were staged, the target accounts for 2"):
+            chamber.publish(record, Quarantine(tmp_path))
+
+    found = rows(connection, "SELECT to_regclass('t') IS NOT NULL")
+    assert found == [(bool(old),)]
+    assert not old or rows(connection, "SELECT * FROM t") == [(1, "old")]
 
 
 @pytest.mark.parametrize("ddl", HANGS_ON.values(), ids=HANGS_ON)

@@ -102,7 +102,8 @@ def test_a_row_without_a_key_is_refused(by_key: Make, load: Load, connect: Conne
 def test_the_range_that_a_load_spans_is_replaced(by_range: Make, load: Load, connect: Connect) -> None:
     connect().execute(DAYS)
 
-    assert load(by_range(SPAN), days((3, 100), (5, 100))) == Published(2, deleted=3, how="deleted and inserted")
+    published = load(by_range(SPAN), days((3, 100), (5, 100)))
+    assert published == Published(2, deleted=3, how="deleted and inserted", removed=1, before=10)
     assert [n for _day, n in rows(connect())] == [0, 1, 100, 100, 5, 6, 7, 8, 9]
     assert load(by_range(SPAN), days()).deleted == 0
 

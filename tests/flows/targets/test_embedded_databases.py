@@ -234,7 +234,8 @@ def test_delete_insert_replaces_a_range(
     given_range = target(write_mode="delete_insert", delete_range={"column": "day", "from": first, "to": end})
     spanned = target(write_mode="delete_insert", delete_range={"column": "day"})
 
-    assert load(given_range, days(4, n=1)) == Published(1, deleted=3, how="deleted and inserted")
+    replaced = load(given_range, days(4, n=1))
+    assert replaced == Published(1, deleted=3, how="deleted and inserted", removed=2, before=9)
     assert load(spanned, days(7, 9, n=2)).deleted == 3
     assert rows("SELECT count(*), sum(n) FROM t") == [(6, 5)]
     with pytest.raises(RefusedError, match=r"and 1 row of the load is outside of it"):
@@ -312,7 +313,7 @@ def test_versions_count_what_became_of_rows(target: Make, load: Load) -> None:
 
     assert load(keeping, cities({1: "Rome", 2: "Oslo", 3: "Bonn"}), record=at(1)) == Published(3, how="created")
     second = load(keeping, cities({1: "Bari", 2: "Oslo", 4: None}), record=at(2))
-    assert second == Published(2, unchanged=1, closed=2, how="new versions")
+    assert second == Published(2, unchanged=1, closed=2, how="new versions", removed=1, before=3)
     with pytest.raises(RefusedError, match=r"1 row would change the past: the start of the run is not after"):
         load(keeping, cities({1: "Kiel", 2: "Oslo", 4: None}), record=at(2))
     with pytest.raises(RefusedError, match="the load is empty"):
@@ -712,7 +713,10 @@ def test_a_full_database_publishes_nothing(target: Make, load: Load, rows: Rows,
 def test_a_second_run_is_told_to_wait(target: Make, load: Load) -> None:
     with (
         target().open(RunRecord.start("test", "t", "1"), people(1).schema),
-        pytest.raises(TargetBusyError, match=r"target t: another run is loading it\. Run again when that one is done"),
+        pytest.raises(
+            TargetBusyError,
+            match=r"target t: another run is loading it \('test \w+'\)\. Run again when that one is done",
+        ),
     ):
         load(target(), people(2))
     with target(table_name="other").open(RunRecord.start("test", "other", "1"), people(1).schema):

@@ -32,10 +32,11 @@ from flows._errors import (
     LoadError,
     RefusedError,
     TargetAuthenticationError,
+    TargetBusyError,
     TargetPermissionError,
     TargetUnreachableError,
 )
-from flows._ledger import RunRecord
+from flows._ledger import Guards, RunRecord
 from flows._quarantine import Quarantine
 from flows.targets._base import Chamber, Published, Target, targets
 from tests._python import Child
@@ -521,6 +522,75 @@ def test_an_empty_load_empties_nothing_unless_that_is_meant(place: Place) -> Non
         assert not place.rows(FRAME.schema)
 
 
+SOME = pl.DataFrame({"id": range(10), "part": [n // 5 for n in range(10)]})
+
+
+def guarded(place: Place, target: Target, **limits: Any) -> RunRecord:
+    record = RunRecord.start(PIPELINE, target.label, "1")
+    record.guards = Guards(**limits)
+    return record
+
+
+def test_an_empty_load_is_allowed_for_one_run(place: Place) -> None:
+    if place.appends_only:
+        pytest.skip(place.appends_only)
+    load(place, FRAME)
+
+    load(place, FRAME.clear(), record=guarded(place, made(place), allows_empty=True))
+
+    assert not place.rows(FRAME.schema)
+
+
+def test_an_overwrite_that_would_remove_too_much_is_refused_with_the_numbers(place: Place) -> None:
+    if place.appends_only:
+        pytest.skip(place.appends_only)
+    load(place, SOME)
+    target = made(place)
+
+    with pytest.raises(RefusedError) as refused:
+        load(place, SOME.head(4), record=guarded(place, target, max_removed_ratio=0.5))
+
+    is_ours_and_says_no_secret(refused.value)
+    assert str(refused.value) == (
+        f"target {target.label}: the load would remove 6 of 10 rows (60 %), more than guards.max_removed_ratio: 0.5 "
+        "allows. Nothing was published. Look whether the source is whole; if that is meant, run with --allow-shrink, "
+        "or raise the ratio."
+    )
+    assert (refused.value.guard, refused.value.observed, refused.value.allowed) == ("max_removed_ratio", 0.6, 0.5)
+    assert place.rows(SOME.schema) == SOME.to_dicts()
+    load(place, SOME.head(5), record=guarded(place, target, max_removed_ratio=0.5))
+    assert place.rows(SOME.schema) == SOME.head(5).to_dicts()
+
+
+def test_a_part_that_is_replaced_by_far_less_is_refused(place: Place) -> None:
+    if place.kind in {"file", "api"}:
+        pytest.skip("a file or an API is replaced as a whole, or not at all")
+    load(place, SOME)
+    target = made(place, place.keys() | {"write_mode": "delete_insert", "delete_key": ["part"]})
+
+    with pytest.raises(RefusedError, match=r"remove 4 of 10 rows \(40 %\)"):
+        load(place, SOME.head(1), target=target, record=guarded(place, target, max_removed_ratio=0.3))
+
+    assert place.rows(SOME.schema) == SOME.to_dicts()
+    load(place, SOME.head(1), target=target, record=guarded(place, target, max_removed_ratio=0.4))
+    assert place.rows(SOME.schema) == SOME[[0, *range(5, 10)]].to_dicts()
+
+
+def test_versions_that_would_be_closed_for_good_are_counted(place: Place) -> None:
+    if place.kind in {"file", "api"}:
+        pytest.skip("a file or an API keeps no versions")
+    keys = {"write_mode": "scd2", "primary_key": ["id"], "scd2": {"hard_deletes": "close"}}
+    target = made(place, place.keys() | keys)
+    load(place, SOME, target=target)
+    changed = SOME.tail(4).with_columns(part=pl.lit(7, pl.Int64))
+
+    with pytest.raises(RefusedError, match=r"remove 6 of 10 rows \(60 %\)"):
+        load(place, changed, target=target, record=guarded(place, target, max_removed_ratio=0.5))
+
+    published = load(place, changed, target=target, record=guarded(place, target, max_removed_ratio=0.6))
+    assert (published.closed, published.inserted) == (10, 4)
+
+
 NAMES = ["Größe ☃", 'with "quotes"', "with space", "select", "a.b", "1", "%s", "{x}", "a'b", "back\\slash", "a,b;c\td"]
 
 
@@ -677,6 +747,69 @@ def test_of_two_runs_at_once_one_wins_and_the_other_can_run_again(place: Place) 
     load(place, MORE)
 
     assert (place.rows(FRAME.schema) or [])[-3:] == MORE.to_dicts()
+
+
+@contextmanager
+def in_a_while(act: Callable[[], object]) -> Iterator[None]:
+    """Does something in a thread, half a second from now; waits for it at the end."""
+    timer = threading.Timer(0.5, act)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
+
+
+def test_a_run_waits_for_another_where_that_is_asked_for(place: Place) -> None:
+    if place.kind == "api":
+        pytest.skip("an API has a run of each pipeline at a time, and no key for it")
+    target = made(place, place.keys() | {"concurrent_runs": "wait", "lock_timeout_seconds": 30})
+    load(place, FRAME)
+    first = RunRecord.start("first", target.label, "1")
+    chamber = staged(place, target, FRAME, first)
+
+    def publish() -> None:
+        with chamber:
+            chamber.publish(first, Quarantine(place.folder / "quarantine" / first.run_id))
+
+    with in_a_while(publish):
+        load(place, MORE, target=target)
+
+    assert first.status == "published"
+    assert place.rows(MORE.schema) == MORE.to_dicts()
+
+
+@pytest.mark.parametrize(("concurrent_runs", "said"), [("refuse", "set target.concurrent_runs"), ("wait", " in 1 s")])
+def test_a_run_that_finds_another_one_says_which(place: Place, concurrent_runs: str, said: str) -> None:
+    if place.kind == "api":
+        pytest.skip("an API has a run of each pipeline at a time, and no key for it")
+    target = made(place, place.keys() | {"concurrent_runs": concurrent_runs, "lock_timeout_seconds": 1})
+    first = RunRecord.start("first", target.label, "1")
+
+    with staged(place, target, FRAME, first):
+        with pytest.raises(
+            TargetBusyError, match=rf"another run is loading it \('[^']*first {first.run_id}'\)"
+        ) as busy:
+            load(place, MORE, target=target)
+        assert said in str(busy.value)
+        is_ours_and_says_no_secret(busy.value)
+
+    assert load(place, MORE, target=target).inserted == 3
+
+
+def test_the_lock_of_a_run_that_was_killed_is_nobodys(place: Place) -> None:
+    if place.kind == "api":
+        pytest.skip("an API has a run of each pipeline at a time, and no key for it")
+    keys = place.keys() | {"concurrent_runs": "refuse"}
+    with child(place, BIG, keys=keys) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+
+    load(place, MORE, target=made(place, keys))
+
+    assert place.rows(MORE.schema) == MORE.to_dicts()
 
 
 def test_what_a_run_did_can_be_asked_afterwards(place: Place) -> None:

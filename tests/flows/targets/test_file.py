@@ -36,11 +36,12 @@ from flows._errors import (
     TargetTypeError,
     TargetUnreachableError,
 )
-from flows._ledger import RunRecord
+from flows._ledger import Guards, RunRecord
 from flows._quarantine import Quarantine
 from flows.sources._base import Pushdown
 from flows.sources.file import File as FileSource
 from flows.targets._base import Published
+from flows.targets._durable import Turn
 from flows.targets.file import File
 from tests._python import Child
 from validations._checks import SetRule
@@ -393,6 +394,7 @@ def test_a_folder_with_other_files_in_it_is_left_alone(loads: Loads) -> None:
             {"path": "s3://b/p/", "format": "csv"},
             "part files on S3 cannot be replaced in one step. Use a target of type",
         ),
+        ({"path": "s3://b/o.csv", "concurrent_runs": "wait"}, "nothing locks an object in S3"),
         ({"path": "s3://b.csv"}, "an object in S3 is 's3://bucket/key'."),
         ({"path": "{part}.csv"}, "part files need a folder of their own"),
         ({"path": "{part}/o.csv"}, "'{part}' belongs into the file's name, behind the last '/'."),
@@ -451,7 +453,7 @@ def test_the_second_of_two_writers_is_told_to_run_again(loads: Loads, path: str)
     target = loads.target(path)
 
     with target.open(loads.record(target), ROWS.schema):
-        with pytest.raises(TargetBusyError, match="another run is writing there") as caught:
+        with pytest.raises(TargetBusyError, match="another run is loading it") as caught:
             loads.load(target, ROWS)
         assert caught.value.retryable
 
@@ -873,18 +875,61 @@ def test_a_put_whose_answer_was_lost_is_found_by_the_next_run(loads: Loads, s3_t
     record = loads.record(target)
     record.state = {"s": "of the dead"}
     record.finish("published")
-    place.enter(record.run_id)
+    place.enter(record.run_id, Turn("p"))
     built = loads.folder / "built"
     built.write_text("id\n1\n")
     place.journal.intend(record, Quarantine(loads.folder / "q"), place.proof(built, record.run_id))
     assert target.history("p", 9) == []
-    place.publish(built, record.run_id, adds=False)
+    place.publish(built, record.run_id, adds=False, rows=1)
 
     assert [run["run_id"] for run in target.history("p", 9)] == [record.run_id]
     assert target.state("p") == {"s": "of the dead"}
     loads.load(target, ROWS)
     assert len(target.history("p", 9)) == 2
     assert target.state("p") == {"s": "of the dead"}
+
+
+def test_an_object_says_how_many_rows_an_overwrite_would_remove(loads: Loads, s3_target: Callable[..., File]) -> None:
+    target = s3_target("o.csv")
+
+    def guarded() -> RunRecord:
+        record = loads.record(target)
+        record.guards = Guards(0.5)
+        return record
+
+    loads.load(target, ROWS)
+    with pytest.raises(RefusedError, match=r"remove 2 of 3 rows \(66\.67 %\)"):
+        loads.load(target, ROWS[:1], record=guarded())
+    assert loads.load(target, ROWS[:2], record=guarded()).inserted == 2
+    loads.load(s3_target("o.csv", write_mode="append"), ROWS)
+    assert loads.load(target, ROWS[:1], record=guarded()).inserted == 1  # appended to: nobody knows
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "rows"),
+    [
+        ("o.csv", 'id,name\n1,"a\nb"\n2,c\n', 2),
+        ("o.csv", "id,name\n1,a\n2,b", 2),
+        ("o.csv", "id,name\n", 0),
+        ("o.ndjson", '{"id": 1}\n{"id": 2}', 2),
+        ("o.ndjson", "", 0),
+    ],
+)
+def test_rows_of_a_file_are_counted(loads: Loads, path: str, text: str, rows: int) -> None:
+    (loads.folder / path).write_text(text)
+
+    assert loads.target(path)._format.rows(loads.folder / path) == rows
+
+
+def test_a_file_of_another_format_is_replaced_with_a_warning(loads: Loads) -> None:
+    target, record = loads.target("o.parquet"), loads.record(loads.target("o.parquet"))
+    record.guards = Guards(0.5)
+    (loads.folder / "o.parquet").write_text("not one")
+
+    loads.load(target, ROWS, record=record)
+
+    assert record.warnings == ["what is there is no parquet, so nobody can say how many rows are replaced."]
+    assert_frame_equal(loads.rows("o.parquet"), ROWS)
 
 
 def test_an_endpoint_that_is_not_there_is_told_without_the_keys(s3_target: Callable[..., File]) -> None:

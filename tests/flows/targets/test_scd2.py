@@ -104,7 +104,8 @@ def test_rows_that_are_missing_are_closed_only_where_that_is_asked(
 
     assert not load(versions(), people({1: "Rome"}), record=at(2)).changed
     closing = versions(scd2={"hard_deletes": "close"})
-    assert load(closing, people({1: "Rome"}), record=at(3)) == Published(0, unchanged=1, closed=1, how="new versions")
+    closed = load(closing, people({1: "Rome"}), record=at(3))
+    assert closed == Published(0, unchanged=1, closed=1, how="new versions", removed=1, before=2)
     assert load(closing, people({1: "Rome", 2: "Oslo"}), record=at(4)).inserted == 1
     assert [row[2:] for row in rows(connect()) if row[0] == 2] == [
         (START + timedelta(hours=1), START + timedelta(hours=3), False),

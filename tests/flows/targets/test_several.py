@@ -62,6 +62,17 @@ def session(connect: Connect) -> psycopg.Connection:
     return connection
 
 
+def test_a_guard_of_the_second_target_says_what_the_first_has(
+    made: Callable[..., Pipeline], session: psycopg.Connection
+) -> None:
+    session.execute("CREATE TABLE far AS SELECT g AS id, 'n' || g AS name FROM generate_series(1, 1000) g")
+
+    with pytest.raises(RefusedError, match=r"target far: .* 901 of 1,000 rows .*published to 'near' all the same"):
+        pipeline.run(made(far="write_mode: overwrite"))
+
+    assert session.execute("SELECT count(*) FROM far").fetchone() == (1000,)
+
+
 @pytest.fixture
 def made(database: str, tmp_path: Path) -> Callable[..., Pipeline]:
     def make(near: str = UPSERT, far: str = UPSERT) -> Pipeline:
