@@ -75,6 +75,10 @@ class RunRecord:
             ``status`` (``waiting`` until its turn), and the rows ``written`` and ``unchanged``. `rows` then says
             what the first of them did.
         seconds: wall time until the record was made.
+        replays: of a run that replays quarantined rows, which: the numbers of the rows by the run that kept them.
+            None where it is no replay. They are marked in the transaction that publishes the run.
+        forgets_before: quarantined rows that are older are removed when the run is published; None keeps them.
+        forgotten: how many were.
     """
 
     pipeline: str
@@ -96,6 +100,9 @@ class RunRecord:
     targets: dict[str, dict[str, Any]] = field(default_factory=dict)
     seconds: float = 0.0
     published: str | None = None
+    replays: dict[str, list[int]] | None = None
+    forgets_before: datetime | None = None
+    forgotten: int = 0
 
     @classmethod
     def start(cls, pipeline: str, target: str, config_version: str) -> RunRecord:
@@ -103,6 +110,11 @@ class RunRecord:
         now = datetime.now(UTC)
         run_id = f"{now:%Y%m%dT%H%M%S}_{secrets.token_hex(4)}"
         return cls(pipeline, target, config_version, run_id, now)
+
+    @property
+    def is_replay(self) -> bool:
+        """Whether its rows come from the quarantine."""
+        return self.replays is not None
 
     def finish(self, status: Status) -> None:
         """Close the record with how it ended and how long it took."""
@@ -165,6 +177,8 @@ class RunRecord:
             "checks": self.checks,
             "warnings": self.warnings,
             "published": self.published,
+            **({"replays": {run: len(rows) for run, rows in self.replays.items()}} if self.replays is not None else {}),
+            **({"forgotten": self.forgotten} if self.forgotten else {}),
             "error": self.error,
         }
         return {name: _sayable(fact) for name, fact in facts.items()}
