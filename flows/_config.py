@@ -16,6 +16,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path as File
 from typing import Any
 
@@ -23,7 +24,7 @@ from pydantic import ValidationError
 
 from flows import _overrides, _yaml
 from flows._errors import ConfigError, Locate, Problem
-from flows._keys import ErrorHandling, Monitoring, PipelineKeys, RuleKeys, StepKeys
+from flows._keys import ErrorHandling, Monitoring, PipelineKeys, QuarantineKeys, RuleKeys, StepKeys
 from flows._mistakes import mistakes
 from flows._plain import canonical, resolved
 from flows._schedule import Schedule
@@ -54,6 +55,7 @@ class Pipeline:
         model: ``schema``, a reference like ``package.module:Class``, to be loaded by whoever judges rows.
         version: a short hash of this pipeline's own keys, the same for the same meaning; without secrets.
         locate: where a path of this pipeline stands: ``flows/customer_etl.yaml:21``.
+        is_replay: whether its first source is the quarantine; see `_replay`.
     """
 
     name: str
@@ -71,6 +73,13 @@ class Pipeline:
     tags: tuple[str, ...]
     version: str
     locate: Locate = field(repr=False, compare=False)
+    quarantine: QuarantineKeys = field(default_factory=QuarantineKeys)
+    is_replay: bool = False
+
+    def forgets_before(self, started: datetime) -> datetime | None:
+        """Quarantined rows that are older are removed by a run that began then; None where all are kept."""
+        days = self.quarantine.retention_days
+        return None if days is None else started - timedelta(days=days)
 
 
 @dataclass(frozen=True)
@@ -189,6 +198,7 @@ class _Reading:
             tags=keys.tags,
             version=_version(self.raw),
             locate=self._locate,
+            quarantine=keys.quarantine,
         )
 
     def _validated(self, value: Any) -> PipelineKeys | None:

@@ -145,6 +145,17 @@ class ErrorHandling(Keys):
     max_failed_ratio: Annotated[float, Field(ge=0, le=1)] = 0.05
 
 
+class QuarantineKeys(Keys):
+    """How long rows that broke a rule are kept.
+
+    Attributes:
+        retention_days: after so many days they are removed when a later run is published, whether they were replayed,
+            discarded or wait still. Unless given, they are kept for good.
+    """
+
+    retention_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
+
+
 def _one_of(key: str) -> dict[str, Any]:
     return {"oneOf": [{"required": [key]}, {"required": [f"{key}s"]}]}
 
@@ -166,6 +177,7 @@ class PipelineKeys(Keys):
         schema: a Pandera model of them, such as ``validations.schemas.customers:Customers``.
         monitoring: whom to tell.
         error_handling: what to do when something fails.
+        quarantine: how long rows that broke a rule are kept.
     """
 
     model_config = ConfigDict(json_schema_extra={"allOf": [_one_of("source"), _one_of("target")]})
@@ -183,6 +195,7 @@ class PipelineKeys(Keys):
     model: Annotated[str | None, Field(alias="schema")] = None
     monitoring: Monitoring = Monitoring()
     error_handling: ErrorHandling = ErrorHandling()
+    quarantine: QuarantineKeys = QuarantineKeys()
 
     @field_validator("model")
     @classmethod

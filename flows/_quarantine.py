@@ -40,6 +40,11 @@ KEPT: dict[str, pl.DataType] = {
     "resolved_by": pl.String(),
     "values": pl.String(),
 }
+#: What of a row is written to a file for people.
+EXPORTED = {
+    name: KEPT[name]
+    for name in ("run_id", "row", "stage", "status", "reasons", "config_version", "quarantined_at", "values")
+}
 
 
 class Quarantine:
