@@ -129,6 +129,7 @@ def _configuration() -> Iterator[str]:
         ("quality_rules", _keys.RuleKeys),
         ("monitoring", _keys.Monitoring),
         ("error_handling", _keys.ErrorHandling),
+        ("quarantine", _keys.QuarantineKeys),
     ):
         yield f'<a id="{anchor(model)}"></a>\n\n## {title}'
         yield parsed(model).prose

@@ -18,6 +18,7 @@ import polars as pl
 from pydantic import ConfigDict
 
 from flows._config import Pipeline
+from flows._ledger import RunRecord
 from flows._plan import Plan
 from flows._read_back import read_back
 from flows.sources._base import OUTSIDE, Context, Extract, Pushdown, Source
@@ -83,12 +84,24 @@ def replaying(pipeline: Pipeline, choice: Choice) -> Pipeline:
 
 
 def without_whole_set(plan: Plan, warn: Callable[[str], None]) -> Plan:
-    """The plan without rules about the set as a whole: the rows of a replay are none."""
+    """The plan of a replay without rules about the set as a whole, which its rows are not; any other as it is."""
+    if plan.spine.replayed is None:
+        return plan
     for rule in plan.contract.set_rules:
         if not rule.blames_rows:
             warn(f"{rule.label}: this rule is about a whole load, and is not held for a replay.")
     blaming = tuple(rule for rule in plan.contract.set_rules if rule.blames_rows)
     return replace(plan, contract=replace(plan.contract, set_rules=blaming))
+
+
+def note_replayed(record: RunRecord, plan: Plan, warn: Callable[[str], None]) -> None:
+    """Write down which rows a replay has read, so that the target marks them; no source has read on in it."""
+    if plan.spine.replayed is None:
+        return
+    record.state = {}
+    record.replays, left = plan.spine.replayed()
+    for warning in left:
+        warn(warning)
 
 
 class WaitingRows(Source):

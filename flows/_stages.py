@@ -26,7 +26,7 @@ from flows._ledger import Rows, RunRecord
 from flows._pass import Pass, Passed, read_rows_of
 from flows._plan import Plan
 from flows._quarantine import Quarantine
-from flows._replay import without_whole_set
+from flows._replay import note_replayed, without_whole_set
 from flows._report import Reporter, Silent
 from flows.sources import _snapshots
 from flows.sources._base import Context, Extract
@@ -140,8 +140,7 @@ def transform(run: Run, extracts: Extracts) -> Plan:
     """
     with run.stage("transform") as facts, clock(run.record.started_at):
         plan = planned(run.pipeline, extracts)
-        if run.pipeline.is_replay:
-            plan = without_whole_set(plan, run.warn)
+        plan = without_whole_set(plan, run.warn)
         for skipped in plan.skipped:
             run.warn(skipped)
         run.record.filtered_at_source = plan.spine.pushed(plan.pushdown)
@@ -235,11 +234,7 @@ def _passed(run: Run, plan: Plan, chamber: Chamber) -> Passed:
     run.record.tally()
     extracts = (plan.spine, *plan.sides.values())
     run.record.state = {extract.name: extract.state() for extract in extracts if extract.state is not None}
-    if plan.spine.replayed is not None:
-        run.record.state = {}  # nobody has read on
-        run.record.replays, left = plan.spine.replayed()
-        for warning in left:
-            run.warn(warning)
+    note_replayed(run.record, plan, run.warn)
     return passed
 
 

@@ -11,6 +11,7 @@ import polars as pl
 from flows._ledger import RunRecord
 from flows._quarantine import KEPT
 from flows._sides import Side
+from flows.targets._base import Published, Target
 from transforms._words import counted
 
 _NO_ROW = -1
@@ -40,3 +41,21 @@ def framed(rows: Sequence[Sequence[Any]]) -> pl.DataFrame:
     )
     texts = ("config_version", "quarantined_at", "resolved_at", "resolved_by")
     return frame.with_columns(pl.col(*texts).replace("", None))
+
+
+def replayed_before(target: Target, record: RunRecord) -> Published | None:
+    """What there is to do where an earlier replay of the same rows got as far as one of several targets: nothing.
+
+    None where there is something, and for every run that is no replay.
+    """
+    for run_id, numbers in (record.replays or {}).items():
+        done = {number for frame in target.kept(record.pipeline, run_id, "replayed") for number in frame["number"]}
+        if not done.issuperset(numbers):
+            return None
+    if not record.replays:
+        return None
+    record.rows.unchanged = record.staged
+    record.published = "replayed before"
+    record.finish("unchanged")
+    target.record(record, None)
+    return Published(0, unchanged=record.staged, how=record.published)

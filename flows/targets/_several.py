@@ -23,6 +23,7 @@ import polars as pl
 from flows._ledger import RunRecord
 from flows._quarantine import Marks, Quarantine, Status
 from flows._sides import Side
+from flows.targets import _kept
 from flows.targets._base import Chamber, Published, Taken, Target, Violation
 from transforms._errors import LockgateError
 from transforms._words import counted
@@ -255,7 +256,7 @@ class SeveralChamber(Chamber):
             own = self.target.own(record, name)
             try:
                 with _of(name):
-                    known = self._replayed_before(member, own)
+                    known = _kept.replayed_before(member, own)
                     published.append(known or self.chambers[name].publish(own, quarantine))
             except BaseException as error:
                 record.targets[name]["status"] = "failed"
@@ -269,20 +270,6 @@ class SeveralChamber(Chamber):
         record.published = "; ".join(f"{name}: {each.how}" for name, each in zip(self.chambers, published, strict=True))
         record.finish("unchanged" if all(own.status == "unchanged" for own in records) else "published")
         return replace(published[0], how=record.published)
-
-    def _replayed_before(self, member: Target, own: RunRecord) -> Published | None:
-        """What there is to do where an earlier replay of the same rows got as far as this target: nothing."""
-        for run_id, numbers in (own.replays or {}).items():
-            done = {number for frame in member.kept(own.pipeline, run_id, "replayed") for number in frame["number"]}
-            if not done.issuperset(numbers):
-                return None
-        if not own.replays:
-            return None
-        own.rows.unchanged = own.staged
-        own.published = "replayed before"
-        own.finish("unchanged")
-        member.record(own, None)
-        return Published(0, unchanged=own.staged, how=own.published)
 
     def discard(self) -> None:
         """Remove every chamber, whatever becomes of the others."""

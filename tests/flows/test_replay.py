@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import json
+import random
+import shutil
+import signal
+import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import polars as pl
+import psycopg
 import pytest
+from click.testing import CliRunner
 
+from flows import _stages
 from flows import pipeline as batch
+from flows.__main__ import main
 from flows._config import Pipeline, load
 from flows._errors import ConfigError, LoadError
 from flows._ledger import RunRecord
 from flows._replay import Choice, replaying
+from flows._stages import Run
+from flows.targets._base import Chamber
+from tests._python import Child
 from validations._errors import BrokenContractError
 
 pytestmark = pytest.mark.postgres
+Connect = Callable[[], psycopg.Connection]
 KINDS = ["postgresql", "sqlite", "duckdb", "file csv", "file parquet", "lake delta", "lake parquet", "several", "api"]
 #: What the source has: huge and odd texts, and amounts of which the second and the fifth are too large.
 ROWS = [
@@ -101,10 +115,6 @@ class Place:
 
     @staticmethod
     def _table(uri: str) -> pl.DataFrame:
-        import sqlite3  # noqa: PLC0415 - as above
-
-        import duckdb  # noqa: PLC0415 - one of three
-        import psycopg  # noqa: PLC0415 - as above
 
         scheme, _, path = uri.partition(":///")
         opened: Any = {"sqlite": sqlite3.connect, "duckdb": duckdb.connect}.get(scheme)
@@ -176,6 +186,27 @@ def test_after_a_fix_the_rows_are_published_once(place: Place) -> None:
     again = place.replay()
     assert (again.status, again.rows.read) == ("unchanged", 0)
     assert place.ids() == [1, 2, 3, 4, 5]
+
+
+def test_every_verb_of_the_command_line(place: Place) -> None:
+    run = place.run()
+    place.pipeline(1e301)
+
+    def answer(*words: str) -> Any:
+        config = ("--config", str(place.folder / "pipelines.yaml"), "--json")
+        result = CliRunner().invoke(main, ["quarantine", words[0], "p", *words[1:], *config])
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    assert answer("list")["runs"][0]["waiting"] == 2
+    assert [row["values"]["name"] for row in answer("show")] == [ROWS[1]["name"], ROWS[4]["name"]]
+    assert answer("export", str(place.folder / "out.parquet"))["rows"] == 2
+    exported = pl.read_parquet(place.folder / "out.parquet")
+    assert [json.loads(values)["amount"] for values in exported["values"]] == [150.0, 1e300]
+    assert answer("discard", "--row", "1", "--yes")["discarded"] == 1
+    assert answer("replay", "--no-prefect")["replays"] == {run.run_id: 1}
+    assert [row["status"] for row in answer("show")] == ["discarded", "replayed"]
+    assert place.ids() == [1, 3, 4, 5]
 
 
 def test_rows_that_fail_again_wait_in_one_place_only(place: Place) -> None:
@@ -315,11 +346,86 @@ def test_merged_rows_and_malformed_records_stay(sqlite: Place) -> None:
     ]
 
 
+#: Replays in a process of its own, and says which stage it is in.
+CHILD = """
+import sys
+from flows import pipeline
+from flows._config import load
+from flows._replay import Choice, replaying
+from flows._report import Silent
+class Loud(Silent):
+    def stage(self, name): print(name, flush=True)
+print(pipeline.run(replaying(load(sys.argv[1]).pipeline("p"), Choice()), reporter=Loud()).status, flush=True)
+"""
+
+
+@pytest.mark.parametrize("turn", range(4))
+def test_a_replay_that_is_killed_while_it_publishes(place: Place, turn: int) -> None:
+    if place.kind == "api":
+        pytest.skip("what an API was told, and did not answer, is told again")
+    first = place.run()
+    place.pipeline(1e301)
+
+    with Child(CHILD, str(place.folder / "pipelines.yaml")) as child:
+        while child.stdout.readline().strip() != "load":
+            assert child.poll() is None
+        time.sleep(random.uniform(0, 0.04 * turn))
+        child.send_signal(signal.SIGKILL)
+    place.replay()
+
+    assert (place.ids(), place.waiting()) == ([1, 2, 3, 4, 5], [])
+    assert place.statuses(first.run_id) == {2: "replayed", 5: "replayed"}
+    assert place.replay().rows.read == 0
+
+
+def test_a_replay_that_is_killed_inside_the_transaction(database: str, connect: Connect, tmp_path: Path) -> None:
+    place = Place("postgresql", tmp_path, database, [])
+    place.run()
+    place.pipeline(1e301)
+    connection = connect()
+
+    with connection.transaction():
+        connection.execute("LOCK TABLE lockgate.loads IN EXCLUSIVE MODE")  # the ledger is written after the marks
+        with Child(CHILD, str(place.folder / "pipelines.yaml")) as child:
+            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'lockgate.loads'::regclass"
+            while connection.execute(waiting).fetchone() == (0,):
+                assert child.poll() is None
+                time.sleep(0.01)
+            child.send_signal(signal.SIGKILL)
+    alive = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'lockgate p %'"
+    while connection.execute(alive).fetchone() != (0,):
+        time.sleep(0.02)
+
+    assert (place.ids(), place.waiting()) == ([1, 3, 4], [2, 5])
+    place.replay()
+    assert (place.ids(), place.waiting()) == ([1, 2, 3, 4, 5], [])
+
+
+def test_targets_of_which_one_had_the_rows_before(tmp_path: Path) -> None:
+    place = Place("several", tmp_path, "", [])
+    place.run()
+    far = tmp_path / "t.parquet"
+
+    def written_by_somebody_else(run: Run, chamber: Chamber) -> None:
+        shutil.copy(far, tmp_path / "copy").replace(far)
+        _stages.load(run, chamber)
+
+    with pytest.raises(LoadError, match="The load is published to 'near' all the same"):
+        batch.run(replaying(place.pipeline(1e301), Choice()), stages=batch.Stages(load=written_by_somebody_else))
+    assert (place.ids(), sorted(pl.read_parquet(far)["id"])) == ([1, 2, 3, 4, 5], [1, 3, 4])
+    replay = place.replay()
+
+    assert {name: each["status"] for name, each in replay.targets.items()} == {"near": "unchanged", "far": "published"}
+    assert place.ids() == [1, 2, 3, 4, 5]
+    assert sorted(pl.read_parquet(far)["id"]) == [1, 2, 3, 4, 5]
+    assert place.waiting() == []
+
+
 def test_two_replays_at_once(sqlite: Place) -> None:
     first = sqlite.run()
     one = replaying(sqlite.pipeline(1e301), Choice())
 
-    stages = batch.Stages(load=lambda run, chamber: (sqlite_marks(sqlite, first), batch._stages.load(run, chamber))[1])
+    stages = batch.Stages(load=lambda run, chamber: (sqlite_marks(sqlite, first), _stages.load(run, chamber))[1])
     with pytest.raises(LoadError, match="ceased to wait"):
         batch.run(one, stages=stages)
 
@@ -355,8 +461,6 @@ def test_a_source_that_is_gone_ends_the_replay(sqlite: Place) -> None:
 
 def test_the_quarantine_forgets_after_its_days(sqlite: Place) -> None:
     first = sqlite.run()
-    import sqlite3  # noqa: PLC0415 - only here
-
     with sqlite3.connect(sqlite.folder / "t.db") as connection:
         connection.execute("UPDATE lockgate_quarantine SET quarantined_at = '2020-01-01T00:00:00.000000+00:00'")
     connection.close()
