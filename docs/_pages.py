@@ -131,6 +131,7 @@ def _configuration() -> Iterator[str]:
         ("error_handling", _keys.ErrorHandling),
         ("guards", _keys.GuardKeys),
         ("guards.row_count", _keys.RowCountKeys),
+        ("quarantine", _keys.QuarantineKeys),
     ):
         yield f'<a id="{anchor(model)}"></a>\n\n## {title}'
         yield parsed(model).prose

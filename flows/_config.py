@@ -16,6 +16,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path as File
 from typing import Any
 
@@ -23,7 +24,7 @@ from pydantic import ValidationError
 
 from flows import _overrides, _yaml
 from flows._errors import ConfigError, Locate, Problem
-from flows._keys import ErrorHandling, GuardKeys, Monitoring, PipelineKeys, RuleKeys, StepKeys
+from flows._keys import ErrorHandling, GuardKeys, Monitoring, PipelineKeys, QuarantineKeys, RuleKeys, StepKeys
 from flows._ledger import Guards
 from flows._mistakes import mistakes
 from flows._plain import canonical, resolved
@@ -57,6 +58,7 @@ class Pipeline:
         version: a short hash of this pipeline's own keys, the same for the same meaning; without secrets.
         locate: where a path of this pipeline stands: ``flows/customer_etl.yaml:21``.
         resumes: the run whose landed files the next run takes over; asked for on the command line only.
+        is_replay: whether its first source is the quarantine; see `_replay`.
     """
 
     name: str
@@ -77,11 +79,18 @@ class Pipeline:
     locate: Locate = field(repr=False, compare=False)
     resumes: str | None = None
     allows_shrink: bool = False
+    quarantine: QuarantineKeys = field(default_factory=QuarantineKeys)
+    is_replay: bool = False
 
     @property
     def limits(self) -> Guards:
         """What a run may take away from what the target has."""
         return Guards(allows_empty=True) if self.allows_shrink else Guards(self.guards.max_removed_ratio)
+
+    def forgets_before(self, started: datetime) -> datetime | None:
+        """Quarantined rows that are older are removed by a run that began then; None where all are kept."""
+        days = self.quarantine.retention_days
+        return None if days is None else started - timedelta(days=days)
 
 
 @dataclass(frozen=True)
@@ -201,6 +210,7 @@ class _Reading:
             tags=keys.tags,
             version=_version(self.raw),
             locate=self._locate,
+            quarantine=keys.quarantine,
         )
 
     def _validated(self, value: Any) -> PipelineKeys | None:

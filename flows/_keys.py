@@ -176,6 +176,17 @@ class GuardKeys(Keys):
     row_count: RowCountKeys = RowCountKeys()
 
 
+class QuarantineKeys(Keys):
+    """How long rows that broke a rule are kept.
+
+    Attributes:
+        retention_days: after so many days they are removed when a later run is published, whether they were replayed,
+            discarded or wait still. Unless given, they are kept for good.
+    """
+
+    retention_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
+
+
 def _one_of(key: str) -> dict[str, Any]:
     return {"oneOf": [{"required": [key]}, {"required": [f"{key}s"]}]}
 
@@ -198,6 +209,7 @@ class PipelineKeys(Keys):
         monitoring: whom to tell.
         error_handling: what to do when something fails.
         guards: what refuses a load that would do damage.
+        quarantine: how long rows that broke a rule are kept.
     """
 
     model_config = ConfigDict(json_schema_extra={"allOf": [_one_of("source"), _one_of("target")]})
@@ -216,6 +228,7 @@ class PipelineKeys(Keys):
     monitoring: Monitoring = Monitoring()
     error_handling: ErrorHandling = ErrorHandling()
     guards: GuardKeys = GuardKeys()
+    quarantine: QuarantineKeys = QuarantineKeys()
 
     @field_validator("model")
     @classmethod

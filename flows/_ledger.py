@@ -125,6 +125,10 @@ class RunRecord:
         seconds: wall time until the record was made.
         resumes: the run whose landed files it took over.
         guards: what publishing may take away; without any until a pipeline's run begins.
+        replays: of a run that replays quarantined rows, which: the numbers of the rows by the run that kept them.
+            None where it is no replay. They are marked in the transaction that publishes the run.
+        forgets_before: quarantined rows that are older are removed when the run is published; None keeps them.
+        forgotten: how many were.
     """
 
     pipeline: str
@@ -148,6 +152,9 @@ class RunRecord:
     published: str | None = None
     resumes: str | None = None
     guards: Guards = Guards()
+    replays: dict[str, list[int]] | None = None
+    forgets_before: datetime | None = None
+    forgotten: int = 0
 
     @classmethod
     def start(cls, pipeline: str, target: str, config_version: str) -> RunRecord:
@@ -155,6 +162,11 @@ class RunRecord:
         now = datetime.now(UTC)
         run_id = f"{now:%Y%m%dT%H%M%S}_{secrets.token_hex(4)}"
         return cls(pipeline, target, config_version, run_id, now)
+
+    @property
+    def is_replay(self) -> bool:
+        """Whether its rows come from the quarantine."""
+        return self.replays is not None
 
     def finish(self, status: Status) -> None:
         """Close the record with how it ended and how long it took."""
@@ -224,6 +236,8 @@ class RunRecord:
             "warnings": self.warnings,
             "published": self.published,
             **({"resumes": self.resumes} if self.resumes else {}),
+            **({"replays": {run: len(rows) for run, rows in self.replays.items()}} if self.replays is not None else {}),
+            **({"forgotten": self.forgotten} if self.forgotten else {}),
             "error": self.error,
         }
         return {name: _sayable(fact) for name, fact in facts.items()}

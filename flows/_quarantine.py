@@ -6,8 +6,9 @@ target takes them in the transaction that publishes the load.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 
@@ -19,6 +20,30 @@ SCHEMA: dict[str, pl.DataType] = {
     "stage": pl.String(),
     "values": pl.String(),
     "reasons": pl.List(pl.String()),
+}
+
+Status = Literal["waiting", "replayed", "discarded"]
+STATUSES: tuple[Status, ...] = ("waiting", "replayed", "discarded")
+#: Quarantined rows by the run that kept them: their numbers there, from 0.
+Marks = Mapping[str, Sequence[int]]
+#: A row as a target keeps it. Moments are ISO texts; resolved_by is the run of the replay; values is a JSON text.
+KEPT: dict[str, pl.DataType] = {
+    "run_id": pl.String(),
+    "number": pl.Int64(),
+    "row": pl.Int64(),
+    "stage": pl.String(),
+    "status": pl.String(),
+    "reasons": pl.List(pl.String()),
+    "config_version": pl.String(),
+    "quarantined_at": pl.String(),
+    "resolved_at": pl.String(),
+    "resolved_by": pl.String(),
+    "values": pl.String(),
+}
+#: What of a row is written to a file for people.
+EXPORTED = {
+    name: KEPT[name]
+    for name in ("run_id", "row", "stage", "status", "reasons", "config_version", "quarantined_at", "values")
 }
 
 

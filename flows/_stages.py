@@ -26,6 +26,7 @@ from flows._ledger import Rows, RunRecord
 from flows._pass import Pass, Passed, read_rows_of
 from flows._plan import Plan
 from flows._quarantine import Quarantine
+from flows._replay import note_replayed, without_whole_set
 from flows._report import Reporter, Silent
 from flows._workspace import Workspace
 from flows.sources import _snapshots
@@ -71,6 +72,8 @@ class Run:
         if not isinstance(work, Path):
             run.landed = work.landed
         record.guards = pipeline.limits
+        record.replays = {} if pipeline.is_replay else None
+        record.forgets_before = pipeline.forgets_before(record.started_at)
         run.reporter.began(record)
         return run
 
@@ -148,6 +151,7 @@ def transform(run: Run, extracts: Extracts) -> Plan:
     """
     with run.stage("transform") as facts, clock(run.record.started_at):
         plan = planned(run.pipeline, extracts)
+        plan = without_whole_set(plan, run.warn)
         for skipped in plan.skipped:
             run.warn(skipped)
         run.record.filtered_at_source = plan.spine.pushed(plan.pushdown)
@@ -241,6 +245,7 @@ def _passed(run: Run, plan: Plan, chamber: Chamber) -> Passed:
     run.record.tally()
     extracts = (plan.spine, *plan.sides.values())
     run.record.state = {extract.name: extract.state() for extract in extracts if extract.state is not None}
+    note_replayed(run.record, plan, run.warn)
     return passed
 
 

@@ -115,7 +115,7 @@ def _leave_record(this: Run, error: BaseException) -> None:
     record.error["message"] = redact(record.error["message"])
     refused = record.status == "refused"
     record.rows.written = record.rows.unchanged = 0
-    if not refused:
+    if not refused or record.is_replay:  # what a replay could not publish waits where it was
         record.rows.quarantined = 0
     with suppress(LockgateError):  # the target is what failed; the error that is raised says so
-        this.pipeline.target.record(record, this.quarantine if refused else None)
+        this.pipeline.target.record(record, this.quarantine if refused and not record.is_replay else None)

@@ -87,5 +87,10 @@ def _where(record: RunRecord, url: str | None) -> Iterator[tuple[str, str]]:
         counts = f"{each['written']:,} written, {each['unchanged']:,} unchanged"
         yield f"target {name}", f"{each['target']}: {each['status']}, {counts}"
     yield "run", record.run_id
+    if record.replays is not None:
+        runs = f"{counted(len(record.replays), 'run')} in quarantine"
+        yield "replay", f"{counted(sum(map(len, record.replays.values())), 'row')} of {runs}"
+    if record.forgotten:
+        yield "forgotten", f"{counted(record.forgotten, 'row')} of the quarantine, by retention_days"
     if url:
         yield "Prefect", url

@@ -106,6 +106,8 @@ class Extract:
         state: called when every row was read: a JSON value that is committed together with the rows, and
             that the next run finds in its `Context`. None keeps nothing.
         failures: what went wrong while `frame` was read; Polars would show it as an error of its own.
+        replayed: of quarantined rows, called when every row was read: those to be marked, as numbers by the run that
+            kept them; and in words what was left.
     """
 
     name: str
@@ -117,6 +119,7 @@ class Extract:
     warnings: tuple[str, ...] = ()
     state: Callable[[], Any] | None = None
     failures: list[BaseException] = field(default_factory=list)
+    replayed: Callable[[], tuple[dict[str, list[int]], list[str]]] | None = None
 
     @property
     def frame(self) -> pl.LazyFrame:

@@ -42,6 +42,8 @@ class ApiChamber(Chamber):
             if column not in schema:
                 hint = did_you_mean(column, schema, word="Present")
                 raise side.error("missing", f"'url' has {{{column}}} in it, and there is no such column.{hint}")
+        # What was accepted of a load that broke is for the next such load, and no business of a replay.
+        self._load = f"{record.pipeline}/replay" if record.is_replay else record.pipeline
         self._lock = self._locked(record)
         self._temporary = tempfile.TemporaryDirectory(prefix="lockgate-") if folder is None else None
         store = Store(self._temporary.name if self._temporary else str(folder), side=side)
@@ -96,16 +98,14 @@ class ApiChamber(Chamber):
         if earlier is not None:
             return _booking.recall(record, earlier)
         total = self._staged.rows
-        delivery = Delivery(
-            self.options, self.side, self._outbox, record.pipeline, total, self._outbox.begin(record.pipeline)
-        )
+        delivery = Delivery(self.options, self.side, self._outbox, self._load, total, self._outbox.begin(self._load))
         try:
             if total:
                 frames = self._staged.frame().collect_batches(engine="streaming", lazy=True)
                 run(lambda: delivery.run(iter(frames)))
         except LockgateError as error:
             self._quarantine(record, quarantine, wanted=isinstance(error, RefusedError))
-            raise self._told(error, record.pipeline, total) from error.__cause__
+            raise self._told(error, self._load, total) from error.__cause__
         finally:
             self._accepted += delivery.counts.accepted
         self._quarantine(record, quarantine, wanted=True)
@@ -113,7 +113,7 @@ class ApiChamber(Chamber):
         known = record.staged - self._accepted
         published = Published(self._accepted, unchanged=known, how="sent" if self._accepted else "nothing to send")
         _booking.settle(record, published)
-        self._outbox.commit(record, quarantine)
+        self._outbox.commit(record, quarantine, self._load)
         return published
 
     def _quarantine(self, record: RunRecord, quarantine: Quarantine, *, wanted: bool) -> None:
@@ -121,7 +121,7 @@ class ApiChamber(Chamber):
         if not wanted or self._added:
             return
         self._added = True
-        for rows in self._outbox.refused(record.pipeline):
+        for rows in self._outbox.refused(self._load):
             quarantine.add_texts(rows["values"], pl.Series([[reason] for reason in rows["reason"]]))
         record.rows.quarantined = quarantine.rows
 

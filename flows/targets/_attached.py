@@ -161,7 +161,7 @@ class AttachedChamber(Chamber):
                 staged = Staged(quote(attached, STAGED), self._rows)
                 ways = Ways(session, self.table.options, self.layout, staged, record)
                 ways.refuse()
-                books.write_quarantine(record, quarantine)
+                books.quarantine.conclude(record, quarantine)
                 published = ways.publish()
                 _booking.settle(record, published)
                 books.write(record)

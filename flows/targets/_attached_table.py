@@ -13,7 +13,7 @@ import polars as pl
 from flows._dialects import SQLITE, Dialect, database_file
 from flows._errors import ConfigError
 from flows._ledger import RunRecord
-from flows._quarantine import Quarantine
+from flows._quarantine import Marks, Quarantine, Status
 from flows._sides import Side
 from flows.targets import _refusals
 from flows.targets._attached_layout import Layout, place
@@ -120,7 +120,7 @@ class AttachedTable:
             books = Books(self.engine, session)
             books.prepare()
             if quarantine is not None:
-                books.write_quarantine(record, quarantine)
+                books.quarantine.write(record, quarantine)
             books.write(record)
 
     def state(self, pipeline: str) -> dict[str, Any]:
@@ -133,10 +133,22 @@ class AttachedTable:
         with self.looked_at() as session:
             return Books(self.engine, session).history(pipeline, limit)
 
-    def quarantined(self, pipeline: str, run_id: str | None, limit: int) -> list[dict[str, Any]]:
-        """Quarantined rows of one run."""
+    def kept(self, pipeline: str, run_id: str | None, status: Status | None) -> Iterator[pl.DataFrame]:
+        """Quarantined rows, a frame at a time."""
         with self.looked_at() as session:
-            return Books(self.engine, session).quarantined(pipeline, run_id, limit)
+            yield from Books(self.engine, session).quarantine.kept(pipeline, run_id, status)
+
+    def kept_counts(self, pipeline: str) -> list[dict[str, Any]]:
+        """How many rows of each run are kept, by their status."""
+        with self.looked_at() as session:
+            return Books(self.engine, session).quarantine.counts(pipeline)
+
+    def discard(self, pipeline: str, marks: Marks) -> int:
+        """Mark waiting rows as discarded, in a transaction of its own."""
+        with self.session() as session, session.transaction():
+            books = Books(self.engine, session)
+            books.prepare()
+            return books.quarantine.mark(pipeline, marks, "discarded")
 
     @contextmanager
     def looked_at(self) -> Iterator[Session]:

@@ -7,9 +7,11 @@ sees anything of the run; when it has returned, every reader sees all of it.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -18,7 +20,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from flows._ledger import RunRecord
-from flows._quarantine import Quarantine
+from flows._quarantine import STATUSES, Marks, Quarantine, Status
 from transforms._registry import Registry
 from validations._contract import RowCheck, SetRule
 
@@ -191,8 +193,34 @@ class Target(BaseModel, ABC):
         """The newest runs of `pipeline` in the ledger, newest first, as result objects."""
 
     @abstractmethod
-    def quarantined(self, pipeline: str, run_id: str | None, limit: int) -> list[dict[str, Any]]:
-        """Quarantined rows of a run (of the newest that has any), as objects with row, stage, values, reasons."""
+    def kept(self, pipeline: str, run_id: str | None = None, status: Status | None = None) -> Iterator[pl.DataFrame]:
+        """Quarantined rows with the columns of `KEPT`, a frame at a time: the oldest run first, then by number.
+
+        Args:
+            pipeline: whose rows.
+            run_id: those of one run; of all where it is None.
+            status: those of one status; all where it is None.
+        """
+
+    @abstractmethod
+    def kept_counts(self, pipeline: str) -> list[dict[str, Any]]:
+        """Each run with quarantined rows, the newest first: its run_id, and how many are of each status."""
+
+    @abstractmethod
+    def discard(self, pipeline: str, marks: Marks) -> int:
+        """Mark those of these quarantined rows that are waiting as discarded; returns how many were."""
+
+    def quarantined(
+        self, pipeline: str, run_id: str | None, limit: int, status: Status | None = None
+    ) -> list[dict[str, Any]]:
+        """Quarantined rows of a run (of the newest that has any of `status`), as objects with the keys of `KEPT`."""
+        runs = self.kept_counts(pipeline)
+        having = (run["run_id"] for run in runs if any(run[each] for each in ([status] if status else STATUSES)))
+        wanted = run_id or next(having, None)
+        if wanted is None:
+            return []
+        rows = (row for frame in self.kept(pipeline, wanted, status) for row in frame.iter_rows(named=True))
+        return [{**row, "values": json.loads(row["values"])} for row in islice(rows, limit)]
 
 
 targets: Registry[type[Target]] = Registry("target", package="flows.targets")

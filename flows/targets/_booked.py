@@ -6,10 +6,8 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-import polars as pl
-
 from flows._ledger import RunRecord
-from flows._quarantine import Quarantine
+from flows.targets._booked_quarantine import BookedQuarantine
 from flows.targets._engines import Engine, Session
 
 _TABLES = {
@@ -21,7 +19,9 @@ _TABLES = {
     ),
     "quarantine": (
         'run_id VARCHAR NOT NULL, pipeline VARCHAR NOT NULL, number BIGINT NOT NULL, "row" BIGINT, '
-        'stage VARCHAR NOT NULL, "values" {json} NOT NULL, reasons {json} NOT NULL, PRIMARY KEY (run_id, number)'
+        'stage VARCHAR NOT NULL, "values" {json} NOT NULL, reasons {json} NOT NULL, config_version VARCHAR, '
+        "quarantined_at VARCHAR, status VARCHAR DEFAULT 'waiting', resolved_at VARCHAR, resolved_by VARCHAR, "
+        "PRIMARY KEY (run_id, number)"
     ),
     "state": (
         "pipeline VARCHAR NOT NULL, source VARCHAR NOT NULL, value {json} NOT NULL, run_id VARCHAR NOT NULL, "
@@ -37,6 +37,7 @@ class Books:
     def __init__(self, engine: Engine, session: Session) -> None:
         self._engine = engine
         self._session = session
+        self.quarantine = BookedQuarantine(engine, session)
 
     def prepare(self) -> None:
         """Make the tables where they are missing, in the caller's transaction."""
@@ -46,6 +47,7 @@ class Books:
         for table in missing:
             columns = _TABLES[table].format(moment=self._engine.moment_type, json=self._engine.json_type)
             self._session.rows(f"CREATE TABLE IF NOT EXISTS {self._engine.system(table)} ({columns})")
+        self.quarantine.upgrade()
 
     def find(self, run_id: str) -> dict[str, Any] | None:
         """The ledger's record of a run, or None."""
@@ -73,25 +75,6 @@ class Books:
                 (record.pipeline, source, json.dumps(value), record.run_id),
             )
 
-    def write_quarantine(self, record: RunRecord, quarantine: Quarantine) -> None:
-        """Keep a run's quarantined rows, in the caller's transaction."""
-        number = 0
-        for frame in quarantine if quarantine.rows else ():
-            reasons = [json.dumps(labels) for labels in frame["reasons"].to_list()]
-            self._session.insert(
-                self._engine.system("quarantine"),
-                frame.select(
-                    run_id=pl.lit(record.run_id),
-                    pipeline=pl.lit(record.pipeline),
-                    number=pl.int_range(number, number + frame.height, dtype=pl.Int64),
-                    row="row",
-                    stage="stage",
-                    values="values",
-                    reasons=pl.Series(reasons, dtype=pl.String),
-                ),
-            )
-            number += frame.height
-
     def state(self, pipeline: str) -> dict[str, Any]:
         """What the sources of a pipeline had remembered, by their names."""
         if not self._engine.has(self._session, "state"):
@@ -105,22 +88,6 @@ class Books:
             return []
         query = f"SELECT record FROM {self._engine.system('loads')} WHERE pipeline = ? {_NEWEST} LIMIT ?"
         return [json.loads(record) for (record,) in self._session.rows(query, (pipeline, limit))]
-
-    def quarantined(self, pipeline: str, run_id: str | None, limit: int) -> list[dict[str, Any]]:
-        """Quarantined rows of one run; of the newest run that has any where `run_id` is None."""
-        if not self._engine.has(self._session, "quarantine"):
-            return []
-        loads, rows = self._engine.system("loads"), self._engine.system("quarantine")
-        found = self._session.rows(
-            f'SELECT run_id, "row", stage, "values", reasons FROM {rows} WHERE pipeline = ? AND run_id = coalesce(?, '
-            f"(SELECT run_id FROM {loads} WHERE pipeline = ? AND rows_quarantined > 0 {_NEWEST} LIMIT 1)) "
-            "ORDER BY number LIMIT ?",
-            (pipeline, run_id, pipeline, limit),
-        )
-        return [
-            {"run_id": run, "row": row, "stage": stage, "values": json.loads(values), "reasons": json.loads(reasons)}
-            for run, row, stage, values, reasons in found
-        ]
 
 
 def _text(at: datetime) -> str:

@@ -20,7 +20,7 @@ from flows._errors import LoadError, TargetConnectionLostError
 from flows._ledger import RunRecord
 from flows._postgres import Foreign, execute, literal, quote, uri
 from flows._quarantine import Quarantine
-from flows.targets import _grants, _guards, _publish, _refusals, _session, _system, _ways
+from flows.targets import _grants, _guards, _publish, _refusals, _session, _system, _system_quarantine, _ways
 from flows.targets._base import Chamber, Published, Taken, Violation
 from flows.targets._booking import recall, settle
 from flows.targets._catalog import Index
@@ -189,7 +189,7 @@ class PostgresChamber(Chamber):
                 return recall(record, earlier)
             execute(self._connection, f"SET LOCAL lock_timeout = '{self.options.lock_timeout_seconds}s'")
             self._guard(record)
-            _system.write_quarantine(self._connection, record, quarantine)
+            _system_quarantine.conclude(self._connection, record, quarantine, self.side)
             published = self._published(record)
             settle(record, published)
             _system.write(self._connection, record)

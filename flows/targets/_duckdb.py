@@ -183,6 +183,11 @@ class Duckdb(Engine):
         query = "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = 'lockgate' "
         return bool(session.rows(f"{query} AND table_name = ?", (table,)))
 
+    def has_column(self, session: Session, table: str, column: str) -> bool:
+        """Whether a system table has a column."""
+        query = "SELECT 1 FROM duckdb_columns() WHERE database_name = current_database() AND schema_name = 'lockgate' "
+        return bool(session.rows(f"{query} AND table_name = ? AND column_name = ?", (table, column)))
+
     def creating_system(self) -> list[str]:
         """The schema."""
         return ["CREATE SCHEMA IF NOT EXISTS lockgate"]

@@ -240,6 +240,10 @@ class Engine(ABC):
         """Whether a system table is there."""
 
     @abstractmethod
+    def has_column(self, session: Session, table: str, column: str) -> bool:
+        """Whether a system table has a column."""
+
+    @abstractmethod
     def created(self, dtype: pl.DataType) -> str:
         """The SQL type of a column that a run creates.
 

@@ -3,6 +3,7 @@
     loads/PIPELINE/RUN.json          what became of a run
     quarantine/PIPELINE/RUN.quarantine  rows that broke a rule, as they were read: Parquet, which
                                      nobody takes for data who reads **/*.parquet
+    quarantine/PIPELINE/RUN~BY.json  which of them a later run replayed, or somebody discarded
     state/PIPELINE.json              what the sources remember from load to load
     intents/TARGET/RUN.json          a load about to be published, and how to tell whether it was
 
@@ -14,22 +15,20 @@ only if, the target has it. So the ledger and the data tell the same story, when
 
 from __future__ import annotations
 
-import json
-import tempfile
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from flows import _quarantine
 from flows._ledger import RunRecord
-from flows._quarantine import Quarantine
+from flows._quarantine import Marks, Quarantine, Status
 from flows._storage import Store
-from flows.targets._durable import replacing, safe
-from flows.targets._sink import Sink
+from flows.targets import _kept
+from flows.targets._durable import safe
+from flows.targets._kept_files import KeptFiles, Marking, SystemFiles
 from transforms._errors import LockgateError
 
 FOLDER = "_lockgate"
@@ -39,7 +38,7 @@ _FORGOTTEN = timedelta(days=7)
 _SECOND = len("20260131T235959")  # of a run id: what it sorts by
 
 
-class Journal:
+class Journal(SystemFiles):
     """The system files beside one target.
 
     Args:
@@ -50,10 +49,11 @@ class Journal:
     """
 
     def __init__(self, store: Store, name: str, has: Callable[[Proof], bool], folder: str | None = None) -> None:
-        self.store = store
+        super().__init__(store)
         self._root = f"{(folder or store.path).rstrip('/')}/{FOLDER}"
         self._intents = f"{self._root}/intents/{safe(name)}"
         self._has = has
+        self.quarantine = KeptFiles(store, f"{self._root}/quarantine")
 
     # --- publishing ---
 
@@ -63,9 +63,30 @@ class Journal:
         Raises:
             LoadError: it cannot be written; nothing was published.
         """
+        self._hold_waiting(record)
+        if record.forgets_before is not None:
+            record.forgotten = sum(self.quarantine.size(record.pipeline, run) for run in self._forgotten(record))
         with self.store.mapped():
-            self._keep_quarantine(record, quarantine)
+            self.quarantine.keep(record, quarantine)
             self._write(self._intent(record.run_id), {**_entry(record), "proof": proof})
+
+    def _hold_waiting(self, record: RunRecord) -> None:
+        """Confirm that every row of a replay is waiting.
+
+        Raises:
+            TargetBusyError: one is not.
+        """
+        promised = self._promised(record.pipeline) if record.replays else []
+        waiting = (
+            self.quarantine.waiting(record.pipeline, run_id, numbers, promised)
+            for run_id, numbers in (record.replays or {}).items()
+        )
+        _kept.hold_marked(record, sum(map(len, waiting)), self.store.side)
+
+    def _forgotten(self, record: RunRecord) -> list[str]:
+        """Runs whose quarantine is older than `record` wants to know."""
+        older = self.quarantine.older(record.pipeline, record.forgets_before) if record.forgets_before else []
+        return [run for run in older if run != record.run_id]
 
     def settle(self, run_id: str) -> None:
         """File the intent of a load away that was published, as far as that can be done now."""
@@ -76,7 +97,7 @@ class Journal:
         """Take an intent back; nothing was published."""
         with suppress(LockgateError), self.store.mapped():  # an intent that stays proves nothing
             self._remove(self._intent(record.run_id))
-            self._remove(self._quarantine(record.pipeline, record.run_id))
+            self.quarantine.remove(record.pipeline, record.run_id)
 
     def clear(self, *, alone: bool = True) -> None:
         """File away what killed runs published, and take back what they only intended.
@@ -95,7 +116,7 @@ class Journal:
             elif alone or run_id < forgotten:
                 with self.store.mapped():
                     self._remove(self._intent(run_id))
-                    self._remove(self._quarantine(entry["record"]["pipeline"], run_id))
+                    self.quarantine.remove(entry["record"]["pipeline"], run_id)
 
     def keep(self, record: RunRecord, quarantine: Quarantine | None) -> None:
         """Keep the record, and the quarantine, of a run that published nothing; one that did has its record already.
@@ -107,7 +128,7 @@ class Journal:
             return
         with self.store.mapped():
             if quarantine is not None:
-                self._keep_quarantine(record, quarantine)
+                self.quarantine.keep(record, quarantine)
             self._write(self._load(record.pipeline, record.run_id), {"record": record.as_json()})
 
     # --- reading ---
@@ -137,26 +158,41 @@ class Journal:
         records += [record for record in self._records(pipeline, limit) if record["run_id"] not in found]
         return sorted(records, key=lambda record: (record["started_at"], record["run_id"]), reverse=True)[:limit]
 
-    def quarantined(self, pipeline: str, run_id: str | None, limit: int) -> list[dict[str, Any]]:
-        """Quarantined rows of one run; of the newest run that has any where `run_id` is None."""
-        known = self.find(pipeline, run_id) if run_id else self._newest_quarantine(pipeline)
-        if known is None or not known["rows"]["quarantined"]:
-            return []
-        with self.store.mapped(), self.store.fs.open(self._quarantine(pipeline, known["run_id"]), "rb") as file:
-            rows = pl.read_parquet(file, n_rows=limit)
-        return [
-            {"run_id": known["run_id"], **row, "values": json.loads(row["values"])}
-            for row in rows.iter_rows(named=True)
-        ]
+    def kept(self, pipeline: str, run_id: str | None = None, status: Status | None = None) -> Iterator[pl.DataFrame]:
+        """Quarantined rows, a frame a run, the oldest first."""
+        for record in sorted(self._quarantining(pipeline), key=lambda each: (each["started_at"], each["run_id"])):
+            if run_id in {None, record["run_id"]}:
+                yield self.quarantine.rows(record, self._promised(pipeline), status)
 
-    def _newest_quarantine(self, pipeline: str) -> dict[str, Any] | None:
-        limit = 32
-        while True:
-            records = self.history(pipeline, limit)
-            known = next((record for record in records if record["rows"]["quarantined"]), None)
-            if known is not None or len(records) < limit:
-                return known
-            limit *= 8
+    def kept_counts(self, pipeline: str) -> list[dict[str, Any]]:
+        """How many rows of each run are kept, by their status; the newest run first."""
+        found = sorted(
+            self._quarantining(pipeline), key=lambda each: (each["started_at"], each["run_id"]), reverse=True
+        )
+        promised = self._promised(pipeline)
+        return [self.quarantine.counts(record, promised) for record in found]
+
+    def discard(self, pipeline: str, marks: Marks) -> int:
+        """Mark waiting rows as discarded."""
+        promised = self._promised(pipeline)
+        waiting = {
+            run_id: self.quarantine.waiting(pipeline, run_id, numbers, promised) for run_id, numbers in marks.items()
+        }
+        with self.store.mapped():
+            self.quarantine.mark(pipeline, _marking("discarded", waiting, f"discarded-{secrets.token_hex(4)}"))
+        return sum(map(len, waiting.values()))
+
+    def _quarantining(self, pipeline: str) -> Iterator[dict[str, Any]]:
+        """The records of runs that have rows in quarantine; not of those that were only intended."""
+        for run_id in self.quarantine.run_ids(pipeline):
+            record = self.find(pipeline, run_id)
+            if record is not None:
+                yield record
+
+    def _promised(self, pipeline: str) -> list[Marking]:
+        """Marks of loads that were published, and that are not filed away yet."""
+        entries = [entry for _run_id, entry in self._published() if entry["record"]["pipeline"] == pipeline]
+        return [entry["marks"] for entry in entries if entry.get("marks")]
 
     def _records(self, pipeline: str, limit: int) -> Iterator[dict[str, Any]]:
         """At least the `limit` newest, as far as names tell: runs of one second come in any order."""
@@ -187,6 +223,10 @@ class Journal:
             pipeline = entry["record"]["pipeline"]
             if entry["state"]:
                 self._write(self._state(pipeline), (self._read(self._state(pipeline)) or {}) | entry["state"])
+            if entry.get("marks"):
+                self.quarantine.mark(pipeline, entry["marks"])
+            if entry.get("forgets_before"):
+                self.quarantine.forget(pipeline, datetime.fromisoformat(entry["forgets_before"]), keep=run_id)
             self._write(self._load(pipeline, run_id), {"record": entry["record"]})
             self._remove(self._intent(run_id))
 
@@ -201,62 +241,12 @@ class Journal:
     def _state(self, pipeline: str) -> str:
         return f"{self._root}/state/{safe(pipeline)}.json"
 
-    def _quarantine(self, pipeline: str, run_id: str) -> str:
-        return f"{self._root}/quarantine/{safe(pipeline)}/{run_id}.quarantine"
-
-    def _listed(self, folder: str) -> list[str]:
-        """Names in a folder, but for those that are still being written."""
-        with self.store.mapped():
-            try:
-                places = self.store.fs.ls(folder, detail=False)
-            except FileNotFoundError:
-                return []
-        names = [place.rstrip("/").rpartition("/")[2] for place in places]
-        return [name for name in names if name.endswith(".json") and not name.startswith(".")]
-
-    def _read(self, place: str) -> Any:
-        with self.store.mapped():
-            try:
-                return json.loads(self.store.fs.cat_file(place))
-            except FileNotFoundError:
-                return None
-
-    def _write(self, place: str, value: Any) -> None:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-        if not self.store.is_local:
-            self.store.fs.pipe_file(place, text)
-            return
-        with replacing(Path(place)) as hidden:
-            hidden.write_bytes(text)
-
-    def _remove(self, place: str) -> None:
-        with suppress(FileNotFoundError):
-            self.store.fs.rm_file(place)
-
-    def _keep_quarantine(self, record: RunRecord, quarantine: Quarantine) -> None:
-        if not quarantine.rows:
-            return
-        place = self._quarantine(record.pipeline, record.run_id)
-        if self.store.is_local:
-            with replacing(Path(place)) as hidden:
-                _write_quarantine(quarantine, hidden)
-            return
-        with tempfile.TemporaryDirectory(prefix="lockgate-") as folder:
-            file = Path(folder, "quarantine.parquet")
-            _write_quarantine(quarantine, file)
-            self.store.fs.put_file(str(file), place)
-
 
 def _entry(record: RunRecord) -> Entry:
-    return {"record": record.as_json(), "state": record.state}
+    marks = _marking("replayed", record.replays, record.run_id) if record.replays else None
+    forgets = record.forgets_before.isoformat() if record.forgets_before else None
+    return {"record": record.as_json(), "state": record.state, "marks": marks, "forgets_before": forgets}
 
 
-def _write_quarantine(quarantine: Quarantine, file: Path) -> None:
-    sink = Sink(pl.Schema(_quarantine.SCHEMA), lambda frame: frame.sink_parquet(file, compression="zstd"))
-    try:
-        for rows in quarantine:
-            sink.put(rows)
-    except BaseException:
-        sink.abandon()
-        raise
-    sink.close()
+def _marking(status: Status, marks: Marks, by: str) -> Marking:
+    return {"status": status, "at": datetime.now(UTC).isoformat(), "by": by, "marks": dict(marks)}

@@ -17,8 +17,9 @@ from typing import Any
 import polars as pl
 
 from flows._ledger import RunRecord
-from flows._quarantine import Quarantine
+from flows._quarantine import STATUSES, Marks, Quarantine, Status
 from flows._sides import Side
+from flows.targets import _kept, _outbox_quarantine
 
 _BUSY_SECONDS = 60
 _SLICE = 10_000
@@ -27,7 +28,8 @@ CREATE TABLE IF NOT EXISTS loads (
     run_id TEXT PRIMARY KEY, pipeline TEXT NOT NULL, started_at TEXT NOT NULL, record TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS loads_pipeline ON loads (pipeline, started_at DESC);
 CREATE TABLE IF NOT EXISTS quarantine (
-    run_id TEXT, number INTEGER, "row" INTEGER, stage TEXT, "values" TEXT, reasons TEXT, PRIMARY KEY (run_id, number));
+    run_id TEXT, number INTEGER, "row" INTEGER, stage TEXT, "values" TEXT, reasons TEXT,
+    status TEXT NOT NULL DEFAULT 'waiting', resolved_at TEXT, resolved_by TEXT, PRIMARY KEY (run_id, number));
 CREATE TABLE IF NOT EXISTS state (pipeline TEXT, source TEXT, value TEXT, PRIMARY KEY (pipeline, source));
 CREATE TABLE IF NOT EXISTS done (pipeline TEXT PRIMARY KEY, loads INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS accepted (
@@ -57,6 +59,7 @@ class Outbox:
                 self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 self._opened = sqlite3.connect(self._file, _BUSY_SECONDS, isolation_level=None, check_same_thread=False)
                 self._opened.executescript(f"PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; {_TABLES}")
+                _outbox_quarantine.upgrade(self._opened)
             yield self._opened
         except (sqlite3.Error, OSError) as error:
             raise self.side.error(
@@ -130,18 +133,19 @@ class Outbox:
 
     # --- the ledger ---
 
-    def commit(self, record: RunRecord, quarantine: Quarantine) -> None:
+    def commit(self, record: RunRecord, quarantine: Quarantine, load: str) -> None:
         """Keep the record of a load that is done, with its quarantine and state; what comes next is a new load."""
         with self._transaction() as connection:
+            _outbox_quarantine.conclude(connection, record, self.side)
             _keep(connection, record, quarantine)
             for source, value in record.state.items():
                 entry = (record.pipeline, source, json.dumps(value))
                 connection.execute("INSERT OR REPLACE INTO state VALUES (?, ?, ?)", entry)
             for table in ("accepted", "refused"):
-                connection.execute(f"DELETE FROM {table} WHERE pipeline = ?", (record.pipeline,))
+                connection.execute(f"DELETE FROM {table} WHERE pipeline = ?", (load,))
             connection.execute(
                 "INSERT INTO done VALUES (?, 1) ON CONFLICT (pipeline) DO UPDATE SET loads = loads + 1",
-                (record.pipeline,),
+                (load,),
             )
 
     def keep(self, record: RunRecord, quarantine: Quarantine | None) -> None:
@@ -165,19 +169,26 @@ class Outbox:
         query = "SELECT record FROM loads WHERE pipeline = ? ORDER BY started_at DESC, run_id DESC LIMIT ?"
         return [json.loads(record) for (record,) in self._read(query, pipeline, limit)]
 
-    def quarantined(self, pipeline: str, run_id: str | None, limit: int) -> list[dict[str, Any]]:
-        """Quarantined rows of one run; of the newest run that has any where `run_id` is None."""
-        query = """
-            SELECT run_id, "row", stage, "values", reasons FROM quarantine WHERE run_id = (
-                SELECT run_id FROM loads WHERE pipeline = ?1 AND run_id = coalesce(?2, run_id)
-                AND EXISTS (SELECT 1 FROM quarantine AS q WHERE q.run_id = loads.run_id)
-                ORDER BY started_at DESC, run_id DESC LIMIT 1)
-            ORDER BY number LIMIT ?3
-        """
-        return [
-            {"run_id": run, "row": row, "stage": stage, "values": json.loads(values), "reasons": json.loads(reasons)}
-            for run, row, stage, values, reasons in self._read(query, pipeline, run_id, limit)
-        ]
+    def kept(self, pipeline: str, run_id: str | None = None, status: Status | None = None) -> Iterator[pl.DataFrame]:
+        """Quarantined rows, a frame at a time, the oldest run first."""
+        for run in reversed(self.kept_counts(pipeline)):
+            last = -1
+            while run_id in {None, run["run_id"]}:
+                rows = self._read(_outbox_quarantine.PAGE, run["run_id"], last, status)
+                if not rows:
+                    break
+                last = rows[-1][1]
+                yield _kept.framed(rows)
+
+    def kept_counts(self, pipeline: str) -> list[dict[str, Any]]:
+        """How many rows of each run are kept, by their status; the newest run first."""
+        names = ("run_id", *STATUSES)
+        return [dict(zip(names, row, strict=True)) for row in self._read(_outbox_quarantine.COUNTS, pipeline)]
+
+    def discard(self, pipeline: str, marks: Marks) -> int:  # noqa: ARG002 - run ids tell pipelines apart here
+        """Mark waiting rows as discarded."""
+        with self._transaction() as connection:
+            return _outbox_quarantine.mark(connection, marks, "discarded")
 
     def _read(self, query: str, *values: Any) -> list[Any]:
         if not self.exists:
@@ -193,7 +204,7 @@ def _keep(connection: sqlite3.Connection, record: RunRecord, quarantine: Quarant
     for frame in quarantine or ():
         rows = frame.select("row", "stage", "values", "reasons").iter_rows()
         connection.executemany(
-            "INSERT INTO quarantine VALUES (?, ?, ?, ?, ?, ?)",
+            'INSERT INTO quarantine (run_id, number, "row", stage, "values", reasons) VALUES (?, ?, ?, ?, ?, ?)',
             [
                 (record.run_id, number + place, *kept, json.dumps(reasons))
                 for place, (*kept, reasons) in enumerate(rows)

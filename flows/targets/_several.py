@@ -21,8 +21,9 @@ from typing import Any, Literal
 import polars as pl
 
 from flows._ledger import RunRecord
-from flows._quarantine import Quarantine
+from flows._quarantine import Marks, Quarantine, Status
 from flows._sides import Side
+from flows.targets import _kept
 from flows.targets._base import Chamber, Published, Taken, Target, Violation
 from transforms._errors import LockgateError
 from transforms._words import counted
@@ -117,20 +118,40 @@ class Several(Target):
         ]
         return sorted(merged, key=lambda run: (run["started_at"], run["run_id"]), reverse=True)[:limit]
 
-    def quarantined(self, pipeline: str, run_id: str | None, limit: int) -> list[dict[str, Any]]:
-        """Quarantined rows of a run: every target that has the run has the same."""
-        wanted = run_id
-        if wanted is None:
-            runs = self.history(pipeline, _LOOKED_AT)
-            wanted = next((run["run_id"] for run in runs if run["rows"]["quarantined"]), None)
-        if wanted is None:
-            return []
-        found = (
-            member.quarantined(_known(pipeline, name), self._run_id(wanted, name), limit)
+    def kept(self, pipeline: str, run_id: str | None = None, status: Status | None = None) -> Iterator[pl.DataFrame]:
+        """Quarantined rows of each run, as that target tells them where most are waiting."""
+        for name, counts in reversed(self._kept(pipeline)):
+            if run_id in {None, counts["run_id"]}:
+                own = self._run_id(counts["run_id"], name)
+                for frame in self.members[name].kept(_known(pipeline, name), own, status):
+                    yield frame.with_columns(
+                        run_id=pl.lit(counts["run_id"]),
+                        resolved_by=pl.col("resolved_by").str.extract(r"^([^_]*_[^_]*)"),
+                    )
+
+    def kept_counts(self, pipeline: str) -> list[dict[str, Any]]:
+        """How many rows of each run are kept, as that target tells it where most are waiting."""
+        return [counts for _name, counts in self._kept(pipeline)]
+
+    def _kept(self, pipeline: str) -> list[tuple[str, dict[str, Any]]]:
+        """The target to be asked for each run that has rows, the newest run first."""
+        found: dict[str, tuple[str, dict[str, Any]]] = {}
+        for name, member in self.members.items():
+            for counts in member.kept_counts(_known(pipeline, name)):
+                run_id = _shared(counts["run_id"])
+                if run_id not in found or counts["waiting"] > found[run_id][1]["waiting"]:
+                    found[run_id] = (name, {**counts, "run_id": run_id})
+        return [found[run_id] for run_id in sorted(found, reverse=True)]
+
+    def discard(self, pipeline: str, marks: Marks) -> int:
+        """Mark waiting rows as discarded in every target; returns how many were, where most of them were."""
+        return max(
+            member.discard(_known(pipeline, name), self._own_marks(marks, name))
             for name, member in self.members.items()
         )
-        rows = next((rows for rows in found if rows), [])
-        return [{**row, "run_id": wanted} for row in rows]
+
+    def _own_marks(self, marks: Marks, name: str) -> dict[str, list[int]]:
+        return {self._run_id(run_id, name): list(numbers) for run_id, numbers in marks.items()}
 
     def own(self, record: RunRecord, name: str) -> RunRecord:
         """The record as the ledger of one target has it: with nothing about the others."""
@@ -140,6 +161,7 @@ class Several(Target):
             run_id=self._run_id(record.run_id, name),
             target=self.members[name].label,
             targets={},
+            replays=None if record.replays is None else self._own_marks(record.replays, name),
         )
 
     def _run_id(self, run_id: str, name: str) -> str:
@@ -234,7 +256,8 @@ class SeveralChamber(Chamber):
             own = self.target.own(record, name)
             try:
                 with _of(name):
-                    published.append(self.chambers[name].publish(own, quarantine))
+                    known = _kept.replayed_before(member, own)
+                    published.append(known or self.chambers[name].publish(own, quarantine))
             except BaseException as error:
                 record.targets[name]["status"] = "failed"
                 _say_what_was_published(error, record)
@@ -243,6 +266,7 @@ class SeveralChamber(Chamber):
             records.append(own)
         first = records[0]
         record.rows = replace(first.rows)
+        record.forgotten = first.forgotten
         record.published = "; ".join(f"{name}: {each.how}" for name, each in zip(self.chambers, published, strict=True))
         record.finish("unchanged" if all(own.status == "unchanged" for own in records) else "published")
         return replace(published[0], how=record.published)

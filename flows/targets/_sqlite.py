@@ -194,6 +194,11 @@ class Sqlite(Engine):
         """Whether a system table is there."""
         return _some(session, "SELECT 1 FROM sqlite_schema WHERE name = ?", f"lockgate_{table}")
 
+    def has_column(self, session: Session, table: str, column: str) -> bool:
+        """Whether a system table has a column."""
+        query = "SELECT 1 FROM pragma_table_info(?) WHERE name = ?"
+        return bool(session.rows(query, (f"lockgate_{table}", column)))
+
     def creating_system(self) -> list[str]:
         """Nothing comes before the tables."""
         return []

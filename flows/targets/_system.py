@@ -7,12 +7,13 @@ from typing import Any
 
 from flows._ledger import RunRecord
 from flows._postgres import Connection, execute, literal, statement
-from flows._quarantine import Quarantine
+from flows.targets import _system_quarantine
 
 SCHEMA = "lockgate"
 _SETUP_LOCK = "lockgate: system tables"
 
-_TABLES = """
+_TABLES = (
+    """
 CREATE SCHEMA IF NOT EXISTS lockgate;
 CREATE TABLE IF NOT EXISTS lockgate.loads (
     run_id text PRIMARY KEY,
@@ -39,6 +40,9 @@ CREATE TABLE IF NOT EXISTS lockgate.quarantine (
     reasons text[] NOT NULL,
     PRIMARY KEY (run_id, number)
 );
+"""
+    + _system_quarantine.UPGRADE
+    + """
 CREATE TABLE IF NOT EXISTS lockgate.state (
     pipeline text NOT NULL,
     source text NOT NULL,
@@ -49,11 +53,13 @@ CREATE TABLE IF NOT EXISTS lockgate.state (
 COMMENT ON TABLE lockgate.state IS 'What sources remember from load to load, committed together with its data.';
 COMMENT ON TABLE lockgate.quarantine IS 'Rows that broke a rule, as they were read, with the rules they broke.';
 """
+)
 
 
 def prepare(connection: Connection) -> None:
     """Make the schema and its tables where they are missing; safe with others doing the same."""
-    if all(_is_there(connection, table) for table in ("loads", "quarantine", "state")):
+    tables = ("loads", "quarantine", "state")
+    if all(_is_there(connection, table) for table in tables) and _system_quarantine.is_current(connection):
         return
     with connection.transaction():
         execute(connection, f"SELECT pg_advisory_xact_lock(hashtextextended({literal(_SETUP_LOCK)}, 0))")
@@ -99,46 +105,12 @@ def state(connection: Connection, pipeline: str) -> dict[str, Any]:
     return dict(execute(connection, "SELECT source, value FROM lockgate.state WHERE pipeline = %s", (pipeline,)))
 
 
-def write_quarantine(connection: Connection, record: RunRecord, quarantine: Quarantine) -> None:
-    """Copy a run's quarantined rows into the quarantine, in the caller's transaction."""
-    if not quarantine.rows:
-        return
-    number = 0
-    with (
-        connection.cursor() as cursor,
-        cursor.copy(
-            'COPY lockgate.quarantine (run_id, pipeline, number, row, stage, "values", reasons) FROM STDIN'
-        ) as copy,
-    ):
-        for frame in quarantine:
-            for row, stage, values, reasons in frame.iter_rows():
-                copy.write_row((record.run_id, record.pipeline, number, row, stage, values, reasons))
-                number += 1
-
-
 def history(connection: Connection, pipeline: str, limit: int) -> list[dict[str, Any]]:
     """The newest runs of a pipeline, newest first; none where the ledger is not there yet."""
     if not _is_there(connection, "loads"):
         return []
     query = "SELECT record FROM lockgate.loads WHERE pipeline = %s ORDER BY started_at DESC, run_id DESC LIMIT %s"
     return [record for (record,) in execute(connection, query, (pipeline, limit))]
-
-
-def quarantined(connection: Connection, pipeline: str, run_id: str | None, limit: int) -> list[dict[str, Any]]:
-    """Quarantined rows of one run; of the newest run that has any where `run_id` is None."""
-    if not _is_there(connection, "quarantine"):
-        return []
-    query = """
-        SELECT run_id, row, stage, "values", reasons FROM lockgate.quarantine
-        WHERE pipeline = %s AND run_id = coalesce(%s::text,
-            (SELECT run_id FROM lockgate.loads WHERE pipeline = %s AND rows_quarantined > 0
-             ORDER BY started_at DESC, run_id DESC LIMIT 1))
-        ORDER BY number LIMIT %s
-    """
-    names = ("run_id", "row", "stage", "values", "reasons")
-    return [
-        dict(zip(names, row, strict=True)) for row in execute(connection, query, (pipeline, run_id, pipeline, limit))
-    ]
 
 
 def _is_there(connection: Connection, table: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,8 @@ import polars as pl
 
 from flows._ledger import RunRecord
 from flows._postgres import Connection, PostgresSide, connect, execute
-from flows._quarantine import Quarantine
-from flows.targets import _history, _refusals, _system
+from flows._quarantine import Marks, Quarantine, Status
+from flows.targets import _history, _refusals, _system, _system_quarantine
 from flows.targets._base import Chamber
 from flows.targets._catalog import TableInfo, describe
 from flows.targets._evolution import evolved, pinned_columns
@@ -143,7 +144,7 @@ class PostgresTable:
             _system.prepare(connection)
             with connection.transaction():
                 if quarantine is not None:
-                    _system.write_quarantine(connection, record, quarantine)
+                    _system_quarantine.write(connection, record, quarantine)
                 _system.write(connection, record)
 
     def state(self, pipeline: str) -> dict[str, Any]:
@@ -156,10 +157,22 @@ class PostgresTable:
         with closing(self.connect(pipeline)) as connection, self.side.mapped():
             return _system.history(connection, pipeline, limit)
 
-    def quarantined(self, pipeline: str, run_id: str | None, limit: int) -> list[dict[str, Any]]:
-        """Quarantined rows of one run."""
+    def kept(self, pipeline: str, run_id: str | None, status: Status | None) -> Iterator[pl.DataFrame]:
+        """Quarantined rows, a frame at a time."""
         with closing(self.connect(pipeline)) as connection, self.side.mapped():
-            return _system.quarantined(connection, pipeline, run_id, limit)
+            yield from _system_quarantine.kept(connection, pipeline, run_id, status)
+
+    def kept_counts(self, pipeline: str) -> list[dict[str, Any]]:
+        """How many rows of each run are kept, by their status."""
+        with closing(self.connect(pipeline)) as connection, self.side.mapped():
+            return _system_quarantine.counts(connection, pipeline)
+
+    def discard(self, pipeline: str, marks: Marks) -> int:
+        """Mark waiting rows as discarded, in a transaction of its own."""
+        with closing(self.connect(pipeline)) as connection, self.side.mapped():
+            _system.prepare(connection)
+            with connection.transaction():
+                return _system_quarantine.mark(connection, pipeline, marks, "discarded")
 
 
 def _set_aside(layout: Layout, options: Database) -> list[str]:

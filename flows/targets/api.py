@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -15,7 +16,7 @@ from flows._http.calls import shown_url
 from flows._http.jsonpaths import JsonPath
 from flows._http.options import RateLimit, ResponseAction
 from flows._ledger import RunRecord
-from flows._quarantine import Quarantine
+from flows._quarantine import Marks, Quarantine, Status
 from flows._secrets import Secret
 from flows._sides import Side
 from flows.targets._base import Chamber, Target, target
@@ -183,9 +184,17 @@ class Api(Target):
         """The newest runs of `pipeline`, newest first."""
         return self._outbox.history(pipeline, limit)
 
-    def quarantined(self, pipeline: str, run_id: str | None, limit: int) -> list[dict[str, Any]]:
-        """Quarantined rows of one run."""
-        return self._outbox.quarantined(pipeline, run_id, limit)
+    def kept(self, pipeline: str, run_id: str | None = None, status: Status | None = None) -> Iterator[pl.DataFrame]:
+        """Quarantined rows, a frame at a time."""
+        return self._outbox.kept(pipeline, run_id, status)
+
+    def kept_counts(self, pipeline: str) -> list[dict[str, Any]]:
+        """How many rows of each run are kept, by their status."""
+        return self._outbox.kept_counts(pipeline)
+
+    def discard(self, pipeline: str, marks: Marks) -> int:
+        """Mark waiting rows as discarded."""
+        return self._outbox.discard(pipeline, marks)
 
     @property
     def _side(self) -> Side:

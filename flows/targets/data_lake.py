@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -10,7 +11,7 @@ import polars as pl
 from pydantic import Field, model_validator
 
 from flows._ledger import RunRecord
-from flows._quarantine import Quarantine
+from flows._quarantine import Marks, Quarantine, Status
 from flows._sides import Side
 from flows._storage import StorageOptions, Store, require_known, scheme_of
 from flows.targets._base import Chamber, Target, target
@@ -173,9 +174,17 @@ class DataLake(Target):
         """The newest runs of `pipeline`, newest first."""
         return self._table.journal.history(pipeline, limit)
 
-    def quarantined(self, pipeline: str, run_id: str | None, limit: int) -> list[dict[str, Any]]:
-        """Quarantined rows of one run."""
-        return self._table.journal.quarantined(pipeline, run_id, limit)
+    def kept(self, pipeline: str, run_id: str | None = None, status: Status | None = None) -> Iterator[pl.DataFrame]:
+        """Quarantined rows, a frame at a time."""
+        return self._table.journal.kept(pipeline, run_id, status)
+
+    def kept_counts(self, pipeline: str) -> list[dict[str, Any]]:
+        """How many rows of each run are kept, by their status."""
+        return self._table.journal.kept_counts(pipeline)
+
+    def discard(self, pipeline: str, marks: Marks) -> int:
+        """Mark waiting rows as discarded."""
+        return self._table.journal.discard(pipeline, marks)
 
     @property
     def _table(self) -> LakeTable:

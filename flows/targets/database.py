@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -11,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from flows._dialects import POSTGRES, dialect_of
 from flows._ledger import RunRecord
 from flows._names import split_name
-from flows._quarantine import Quarantine
+from flows._quarantine import Marks, Quarantine, Status
 from flows._secrets import Secret
 from flows._sides import Side
 from flows.targets._base import Chamber, Target, target
@@ -164,9 +165,17 @@ class Database(Target):
         """The newest runs of `pipeline`, newest first."""
         return self._table.history(pipeline, limit)
 
-    def quarantined(self, pipeline: str, run_id: str | None, limit: int) -> list[dict[str, Any]]:
-        """Quarantined rows of one run."""
-        return self._table.quarantined(pipeline, run_id, limit)
+    def kept(self, pipeline: str, run_id: str | None = None, status: Status | None = None) -> Iterator[pl.DataFrame]:
+        """Quarantined rows, a frame at a time."""
+        return self._table.kept(pipeline, run_id, status)
+
+    def kept_counts(self, pipeline: str) -> list[dict[str, Any]]:
+        """How many rows of each run are kept, by their status."""
+        return self._table.kept_counts(pipeline)
+
+    def discard(self, pipeline: str, marks: Marks) -> int:
+        """Mark waiting rows as discarded."""
+        return self._table.discard(pipeline, marks)
 
     @property
     def _table(self) -> PostgresTable | AttachedTable:

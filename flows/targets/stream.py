@@ -10,7 +10,7 @@ from pydantic import Field
 
 from flows._errors import LoadError
 from flows._ledger import RunRecord
-from flows._quarantine import Quarantine
+from flows._quarantine import Marks, Quarantine, Status
 from flows._secrets import Secret
 from flows.targets._base import Target, target
 
@@ -55,8 +55,16 @@ class Stream(Target):
         """Refuse to look for records that cannot be there."""
         self._refuse()
 
-    def quarantined(self, pipeline: str, run_id: str | None, limit: int) -> list[dict[str, Any]]:  # noqa: ARG002 - the shape of every target
+    def kept(self, pipeline: str, run_id: str | None = None, status: Status | None = None) -> NoReturn:  # noqa: ARG002 - as above
         """Refuse to look for rows that cannot be there."""
+        self._refuse()
+
+    def kept_counts(self, pipeline: str) -> NoReturn:  # noqa: ARG002 - as above
+        """Refuse to look for rows that cannot be there."""
+        self._refuse()
+
+    def discard(self, pipeline: str, marks: Marks) -> NoReturn:  # noqa: ARG002 - as above
+        """Refuse to mark rows that cannot be there."""
         self._refuse()
 
     def _refuse(self) -> NoReturn:

@@ -541,15 +541,20 @@ def test_quarantine_state_and_history_are_kept_with_the_load(target: Make, tmp_p
         chamber.publish(record, quarantine)
 
     assert target().state("test") == {"source": {"cursor": [1, "x"]}, "other": 5}
-    assert target().quarantined("test", None, 9) == [
+    kept = target().quarantined("test", None, 9)
+    names = ("run_id", "number", "row", "stage", "values", "reasons", "status", "config_version")
+    assert [{name: row[name] for name in names} for row in kept] == [
         {
             "run_id": record.run_id,
+            "number": kept_as,
             "row": row,
             "stage": stage,
             "values": {"id": number, "name": f"n{number}"},
             "reasons": ["id unique", "späť"],
+            "status": "waiting",
+            "config_version": "1",
         }
-        for row, stage, number in ((3, "read", 7), (None, "transformed", 8))
+        for kept_as, (row, stage, number) in enumerate(((3, "read", 7), (None, "transformed", 8)))
     ]
     failed = RunRecord.start("test", "t", "1")
     failed.finish("failed")

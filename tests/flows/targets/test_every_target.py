@@ -18,6 +18,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -37,7 +38,7 @@ from flows._errors import (
     TargetUnreachableError,
 )
 from flows._ledger import Guards, RunRecord
-from flows._quarantine import Quarantine
+from flows._quarantine import KEPT, Quarantine
 from flows.targets._base import Chamber, Published, Target, targets
 from tests._python import Child
 from transforms._errors import LockgateError
@@ -842,6 +843,84 @@ def test_what_a_run_did_can_be_asked_afterwards(place: Place) -> None:
         assert row["reasons"] == ["id unique", "name not_null"]
     assert later.state(PIPELINE) == record.state
     assert (later.history("other", 9), later.quarantined("other", None, 9), later.state("other")) == ([], [], {})
+
+
+def keeping(place: Place, rows: int, **facts: Any) -> RunRecord:
+    """A published run that quarantined so many rows; the value of each is its number."""
+    target = made(place)
+    record = RunRecord.start(PIPELINE, target.label, "v7")
+    for name, value in facts.items():
+        setattr(record, name, value)
+    quarantine = Quarantine(place.folder / "kept" / record.run_id)
+    quarantine.add(pl.DataFrame({"n": range(rows)}), pl.Series(range(5, 5 + rows)), pl.Series([["n not_null"]] * rows))
+    record.rows.quarantined = record.rejected_as_read = rows
+    with staged(place, target, FRAME, record) as chamber:
+        chamber.publish(record, quarantine)
+    return record
+
+
+def statuses(place: Place, run_id: str) -> list[str]:
+    return [row["status"] for row in made(place).quarantined(PIPELINE, run_id, 99)]
+
+
+def test_quarantined_rows_are_kept_with_what_became_of_them(place: Place) -> None:
+    first = keeping(place, 3)
+    target = made(place)
+    (frame,) = target.kept(PIPELINE)
+    assert frame.schema == pl.Schema(KEPT)
+    assert [json.loads(values)["n"] for values in frame["values"]] == [0, 1, 2]
+    assert frame.select("number", "row", "config_version", "resolved_at", "resolved_by").rows() == [
+        (number, number + 5, "v7", None, None) for number in range(3)
+    ]
+    assert frame["quarantined_at"].str.starts_with(f"{first.started_at:%Y-%m-%d}").all()
+
+    assert target.discard(PIPELINE, {first.run_id: [1]}) == 1
+    assert target.discard(PIPELINE, {first.run_id: [1], "nobody": [0]}) == 0
+    replay = keeping(place, 1, replays={first.run_id: [0]})
+
+    assert statuses(place, first.run_id) == ["replayed", "discarded", "waiting"]
+    assert [row["resolved_by"] for row in made(place).quarantined(PIPELINE, first.run_id, 9)] == [
+        replay.run_id,
+        None,
+        None,
+    ]
+    assert all(row["resolved_at"] for row in made(place).quarantined(PIPELINE, first.run_id, 2))
+    assert [row["number"] for row in made(place).quarantined(PIPELINE, first.run_id, 9, "waiting")] == [2]
+    assert {
+        run["run_id"]: (run["waiting"], run["replayed"], run["discarded"]) for run in target.kept_counts(PIPELINE)
+    } == {
+        replay.run_id: (1, 0, 0),
+        first.run_id: (1, 1, 1),
+    }
+    assert sum(frame.height for frame in target.kept(PIPELINE, status="waiting")) == 2
+    assert (list(target.kept("other")), target.kept_counts("other"), target.discard("other", {})) == ([], [], 0)
+
+
+def test_a_row_that_is_not_waiting_any_more_is_not_published_again(place: Place) -> None:
+    first = keeping(place, 2)
+    keeping(place, 0, replays={first.run_id: [1]})
+    before = place.rows(FRAME.schema)
+    if place.publishes_rows_one_by_one:
+        pytest.skip(place.publishes_rows_one_by_one)
+
+    with pytest.raises(LoadError, match="ceased to wait in quarantine") as refused:
+        keeping(place, 0, replays={first.run_id: [0, 1]})
+
+    assert refused.value.retryable
+    assert place.rows(FRAME.schema) == before
+    assert statuses(place, first.run_id) == ["waiting", "replayed"]
+
+
+def test_what_was_kept_for_long_enough_is_forgotten(place: Place) -> None:
+    first = keeping(place, 3)
+    later = datetime.now(UTC) + timedelta(seconds=2)  # the names of files tell seconds
+
+    second = keeping(place, 2, forgets_before=later)
+
+    assert second.forgotten == 3
+    assert made(place).history(PIPELINE, 9)[0]["forgotten"] == 3
+    assert (statuses(place, first.run_id), len(statuses(place, second.run_id))) == ([], 2)
+    assert made(place).discard(PIPELINE, {first.run_id: [0]}) == 0
 
 
 def test_a_run_is_recorded_whatever_its_error_says(place: Place) -> None:
