@@ -123,7 +123,7 @@ class RunRecord:
             ``status`` (``waiting`` until its turn), and the rows ``written`` and ``unchanged``. `rows` then says
             what the first of them did.
         seconds: wall time until the record was made.
-        guards: what publishing may take away; without any until a pipeline's run begins.
+        guards: what publishing may take away; without any until a pipeline's rows are staged.
     """
 
     pipeline: str

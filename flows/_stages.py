@@ -62,7 +62,6 @@ class Run:
     def begin(cls, pipeline: Pipeline, record: RunRecord, folder: Path, reporter: Reporter | None = None) -> Run:
         """A run whose workspace is `folder`; the reporter is told that it began."""
         run = cls(pipeline, record, folder, Quarantine(folder / "quarantine"), reporter or Silent())
-        record.guards = pipeline.limits
         run.reporter.began(record)
         return run
 
@@ -204,7 +203,7 @@ def validate(run: Run, plan: Plan) -> Chamber:
         ContractError: a rule that refuses the load was broken, or too many rows were rejected.
     """
     with run.stage("validate") as facts:
-        run.record.rows, run.record.checks = Rows(), []
+        run.record.rows, run.record.checks, run.record.guards = Rows(), [], run.pipeline.limits
         run.quarantine = Quarantine(run.folder / "quarantine")
         chamber = run.pipeline.target.open(run.record, plan.output, run.folder / "target")
         try:
