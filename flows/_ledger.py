@@ -124,11 +124,11 @@ class RunRecord:
             what the first of them did.
         seconds: wall time until the record was made.
         resumes: the run whose landed files it took over.
-        guards: what publishing may take away; without any until a pipeline's run begins.
         replays: of a run that replays quarantined rows, which: the numbers of the rows by the run that kept them.
             None where it is no replay. They are marked in the transaction that publishes the run.
         forgets_before: quarantined rows that are older are removed when the run is published; None keeps them.
         forgotten: how many were.
+        guards: what publishing may take away; without any until a pipeline's rows are staged.
     """
 
     pipeline: str

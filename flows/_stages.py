@@ -71,7 +71,6 @@ class Run:
         run = cls(pipeline, record, folder, Quarantine(folder / "quarantine"), reporter or Silent())
         if not isinstance(work, Path):
             run.landed = work.landed
-        record.guards = pipeline.limits
         record.replays = {} if pipeline.is_replay else None
         record.forgets_before = pipeline.forgets_before(record.started_at)
         run.reporter.began(record)
@@ -218,7 +217,7 @@ def validate(run: Run, plan: Plan) -> Chamber:
         ContractError: a rule that refuses the load was broken, or too many rows were rejected.
     """
     with run.stage("validate") as facts:
-        run.record.rows, run.record.checks = Rows(), []
+        run.record.rows, run.record.checks, run.record.guards = Rows(), [], run.pipeline.limits
         run.quarantine = Quarantine(run.folder / "quarantine")
         chamber = run.pipeline.target.open(run.record, plan.output, run.folder / "target")
         try:

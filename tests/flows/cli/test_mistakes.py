@@ -122,7 +122,7 @@ def test_an_empty_source(mistaken, connect):
 
     assert mistaken(kind="refused") == (
         "pipelines.yaml:12: target dim_customers: the load is empty, and overwriting with it would leave no rows. "
-        "Set target.allow_empty: true if that is meant."
+        "Set target.allow_empty: true if that is meant, or run with --allow-shrink."
     )
 
 
