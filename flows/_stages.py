@@ -71,8 +71,6 @@ class Run:
         run = cls(pipeline, record, folder, Quarantine(folder / "quarantine"), reporter or Silent())
         if not isinstance(work, Path):
             run.landed = work.landed
-        record.replays = {} if pipeline.is_replay else None
-        record.forgets_before = pipeline.forgets_before(record.started_at)
         run.reporter.began(record)
         return run
 
@@ -104,6 +102,8 @@ def extract(run: Run) -> Extracts:
     Raises:
         ExtractError: a source cannot be reached or read.
     """
+    run.record.replays = {} if run.pipeline.is_replay else None
+    run.record.forgets_before = run.pipeline.forgets_before(run.record.started_at)
     with run.stage("extract") as facts:
         extracts = _scanned(run.pipeline, run)
         for extracted in extracts.values():

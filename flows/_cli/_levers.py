@@ -77,17 +77,17 @@ def discard(  # noqa: PLR0917 - options of one command
         for run, number in frame.select("run_id", "number").iter_rows():
             marks.setdefault(run, []).append(number)
     found = sum(map(len, marks.values()))
-    if found and not yes:
-        _confirm(f"Discard {counted(found, 'waiting row')} of {name}?")
+    if found and not yes and not _confirmed(f"Discard {counted(found, 'waiting row')} of {name}?"):
+        return asked.answer({"pipeline": name, "discarded": 0}, f"{name}: nothing was discarded.")
     discarded = target.discard(name, marks) if found else 0
     said = f"{name}: {counted(discarded, 'row')} discarded." if discarded else _nothing(name)
     return asked.answer({"pipeline": name, "discarded": discarded}, said)
 
 
-def _confirm(question: str) -> None:
+def _confirmed(question: str) -> bool:
     if not sys.stdin.isatty():
         raise click.UsageError(f"{question} Nobody can be asked here: say so with --yes.")
-    click.confirm(question, abort=True, err=True)
+    return click.confirm(question, err=True)
 
 
 @verb("export")

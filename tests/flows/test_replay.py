@@ -471,3 +471,28 @@ def test_the_quarantine_forgets_after_its_days(sqlite: Place) -> None:
     assert second.forgotten == 2
     assert sqlite.statuses(first.run_id) == {}
     assert len(sqlite.statuses(second.run_id)) == 2
+
+
+def test_values_of_every_kind_arrive_as_they_were_read(database: str, connect: Connect, tmp_path: Path) -> None:
+    connection = connect()
+    connection.execute("""
+        CREATE TABLE source AS SELECT g AS id, 12345678901234567890.123456789::numeric(38, 9) AS exact,
+            'NaN'::float8 AS odd, '-0'::float8 AS zero, date '4000-02-29' AS day,
+            timestamp '1890-01-01 00:00:00.000001' AS at,
+            timestamptz '2024-10-27 02:30:00.123456+01' AS moment, time '23:59:59.999999' AS clock,
+            '\\x00ff'::bytea AS bytes, ARRAY[1.5, NULL, 'Infinity']::float8[] AS several, true AS truth,
+            E'\\u2028 "größe" \\n\\\\' AS text, NULL::int AS nothing
+        FROM generate_series(1, 3) AS g
+    """)
+    place = Place("postgresql", tmp_path, database, [])
+    source = {"type": "database", "connection_string": database, "schema": {"table": "source"}}
+    rules = [{"type": "between", "field": "id", "parameters": {"max": 1}}]
+    keys = {"source": source, "transformations": []}
+    place.run(**keys, quality_rules=rules)
+
+    replay = place.replay(**keys, quality_rules=[])
+
+    assert (replay.rows.written, replay.warnings) == (2, [])
+    different = "(TABLE source EXCEPT TABLE t) UNION ALL (TABLE t EXCEPT TABLE source)"
+    assert connection.execute(different).fetchall() == []
+    assert connection.execute("SELECT count(*) FROM t").fetchone() == (3,)

@@ -2,11 +2,17 @@
 
 import csv
 import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
 
 import polars as pl
 import psycopg
 import pytest
 
+ROOT = Path(__file__).parents[3]
 NAME = "active_customers"
 NEVER = "quality_rules=[{type: not_null, field: email}]"
 
@@ -92,3 +98,21 @@ def test_export_to_what_is_no_file(here, flows, run):
     run()
     (here / "file").touch()
     assert "cannot be written" in flows("quarantine", "export", NAME, "file/rows.csv", code=2)[1]
+
+
+@pytest.mark.parametrize(("said", "waiting"), [(b"y\n", 0), (b"n\n", 5)])
+def test_discard_asks_on_a_terminal(here, flows, run, said, waiting):
+    run()
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "flows", "quarantine", "discard", NAME]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as verb:
+        os.write(ours, said)
+        _answer, asked = verb.communicate(timeout=60)
+    os.close(ours)
+    os.close(theirs)
+
+    assert (verb.returncode, counts(flows)[0]) == (0, waiting)
+    assert asked.decode().startswith(f"Discard 5 waiting rows of {NAME}? [y/N]: ")
