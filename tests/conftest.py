@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
-import subprocess
 import sys
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import ExitStack
 from pathlib import Path
 
 import psycopg
@@ -20,6 +17,7 @@ from psycopg import sql
 
 from flows import _secrets, _server
 from flows._embedded import Server, is_installed
+from tests import _s3
 
 #: Nothing in a throwaway server has to survive a crash.
 FORGETFUL = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
@@ -141,72 +139,27 @@ def connect(database: str) -> Iterator[Connect]:
         connection.close()
 
 
-@dataclass(frozen=True)
-class Bucket:
-    """An empty bucket of one test.
-
-    Attributes:
-        name: of the bucket.
-        options: `storage_options` of a source or target that gets in.
-    """
-
-    name: str
-    options: dict[str, str] = field(repr=False)
-
-    @property
-    def url(self) -> str:
-        """``s3://bucket``."""
-        return f"s3://{self.name}"
-
-
 @pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an S3 server of this test session: a process of its own, as delta-rs needs it."""
-    command = shutil.which("moto_server")
-    if command is None:
-        need = "needs moto's S3 server: pip install 'lockgate[dev]'"
-        pytest.fail(need) if os.environ.get("CI") == "true" else pytest.skip(need)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = tmp_path_factory.mktemp("s3") / "server.log"
-    with log.open("wb") as output:
-        server = subprocess.Popen([command, "-H", "127.0.0.1", "-p", str(port)], stdout=output, stderr=output)
-    try:
-        _await_port(port, server, log)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.kill()
-        server.wait()
+def s3_at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], _s3.Bucket]]:
+    """Makes empty buckets at an endpoint, by its name; its server is of this test session."""
+    servers: dict[str, str] = {}
+    with ExitStack() as running:
+
+        def bucket(endpoint: str) -> _s3.Bucket:
+            if endpoint not in servers:
+                servers[endpoint] = running.enter_context(_s3.served(endpoint, tmp_path_factory.mktemp(endpoint)))
+            return _s3.made_bucket(servers[endpoint])
+
+        yield bucket
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what asks for `s3` at every endpoint that is there."""
+    if "s3" in metafunc.fixturenames:
+        metafunc.parametrize("s3", _s3.ENDPOINTS, indirect=True)
 
 
 @pytest.fixture
-def s3(s3_server: str) -> Bucket:
+def s3(request: pytest.FixtureRequest, s3_at: Callable[[str], _s3.Bucket]) -> _s3.Bucket:
     """An empty bucket of this test alone, on a real endpoint."""
-    import botocore.session  # noqa: PLC0415 - only tests of S3 pay for it
-
-    options = {"key": "testing", "secret": "hush-s3-secret", "endpoint_url": s3_server, "region": "eu-central-1"}
-    name = f"bucket-{uuid.uuid4().hex}"
-    client = botocore.session.Session().create_client(
-        "s3",
-        region_name=options["region"],
-        endpoint_url=s3_server,
-        aws_access_key_id=options["key"],
-        aws_secret_access_key=options["secret"],
-    )
-    client.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": options["region"]})
-    client.close()
-    return Bucket(name, options)
-
-
-def _await_port(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until a server answers."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.1)
-        else:
-            return
-    pytest.fail(f"the server did not start: {log.read_text()[-2000:]}")
+    return s3_at(getattr(request, "param", _s3.ENDPOINTS[0]))

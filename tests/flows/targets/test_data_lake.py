@@ -38,6 +38,7 @@ from flows._quarantine import Quarantine
 from flows.targets._base import Published
 from flows.targets.data_lake import DataLake
 from tests._python import Child
+from tests._s3 import ENDPOINTS
 
 FORMATS = ("delta", "parquet")
 DAY = date(2024, 1, 1)
@@ -100,12 +101,12 @@ def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
     return Lake(str(tmp_path / "lake"), request.param, tmp_path)
 
 
-@pytest.fixture(params=[f"{place} {format_}" for place in ("local", "s3") for format_ in FORMATS])
+@pytest.fixture(params=[f"{place} {format_}" for place in ("local", *ENDPOINTS) for format_ in FORMATS])
 def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
     place, format_ = request.param.split()
     if place == "local":
         return Lake(str(tmp_path / "lake"), format_, tmp_path)
-    bucket = request.getfixturevalue("s3")
+    bucket = request.getfixturevalue("s3_at")(place)
     return Lake(f"{bucket.url}/a/lake", format_, tmp_path, bucket.options)
 
 

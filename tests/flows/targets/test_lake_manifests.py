@@ -33,6 +33,7 @@ from flows.targets._lake_manifests import ManifestTable
 from flows.targets._manifest import Manifest, comes_back
 from flows.targets._staged import StagedFile, StagedFiles
 from tests._python import Child
+from tests._s3 import ENDPOINTS
 
 SIDE = Side("target", "target t")
 NESTED = pl.Struct({"a": pl.List(pl.Struct({"b": pl.Decimal(5, 1), "c": pl.Enum(["x", "y"])})), "n": pl.Null()})
@@ -53,11 +54,11 @@ EVERYTHING = pl.DataFrame(
 )
 
 
-@pytest.fixture(params=["here", "s3"])
+@pytest.fixture(params=["here", *ENDPOINTS])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """A place on this machine, or in a bucket."""
-    if request.param == "s3":
-        bucket = request.getfixturevalue("s3")
+    if request.param != "here":
+        bucket = request.getfixturevalue("s3_at")(request.param)
         return Store(f"{bucket.url}/lake/t", {name: Secret(text) for name, text in bucket.options.items()}, SIDE)
     return Store(str(tmp_path / "a b=1" / "t"), {}, SIDE)
 

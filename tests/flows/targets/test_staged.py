@@ -23,6 +23,7 @@ from flows.targets import _partitions, _staged
 from flows.targets._partitions import NULL, Partitions, hive_folder
 from flows.targets._sink import Sink
 from flows.targets._staged import StagedFiles
+from tests._s3 import ENDPOINTS
 from validations._checks import SetRule
 from validations.rules.row_count import row_count
 from validations.rules.unique import unique
@@ -40,12 +41,12 @@ ROWS = pl.DataFrame(
 UNIQUE = SetRule("id unique", "quarantine", ("id",), unique(("id",)))
 
 
-@pytest.fixture(params=["here", "s3"])
+@pytest.fixture(params=["here", *ENDPOINTS])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """A place on this machine, in a folder that looks like a partition; or in a bucket."""
     side = Side("target", "target t")
-    if request.param == "s3":
-        bucket = request.getfixturevalue("s3")
+    if request.param != "here":
+        bucket = request.getfixturevalue("s3_at")(request.param)
         from flows._secrets import Secret  # noqa: PLC0415 - only here
 
         return Store(f"{bucket.url}/a=b/c", {name: Secret(text) for name, text in bucket.options.items()}, side)
