@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -23,12 +22,13 @@ from flows import _plan
 from flows._config import Pipeline
 from flows._errors import RefusedError
 from flows._ledger import Rows, RunRecord
+from flows._opening import require_fresh, scanned
 from flows._pass import Pass, Passed, read_rows_of
 from flows._plan import Plan
 from flows._quarantine import Quarantine
 from flows._report import Reporter, Silent
 from flows.sources import _snapshots
-from flows.sources._base import Context, Extract
+from flows.sources._base import Extract
 from flows.targets._base import Chamber, Violation
 from transforms._errors import LockgateError, TransformError
 from transforms._expressions import clock
@@ -94,7 +94,7 @@ def extract(run: Run) -> Extracts:
         ExtractError: a source cannot be reached or read.
     """
     with run.stage("extract") as facts:
-        extracts = _scanned(run.pipeline, run)
+        extracts = scanned(run.pipeline, run.folder, run.record.run_id)
         for extracted in extracts.values():
             for warning in extracted.warnings:
                 run.warn(warning)
@@ -104,28 +104,7 @@ def extract(run: Run) -> Extracts:
 
 def looked_at(pipeline: Pipeline) -> Extracts:
     """The sources of a pipeline, for whoever only wants to look: nothing is landed that is not looked at."""
-    return _scanned(pipeline, None)
-
-
-def _scanned(pipeline: Pipeline, run: Run | None) -> Extracts:
-    """Every source, opened once, in the configuration's order; one that another needs is opened before that."""
-    opened: dict[str, Extract] = {}
-
-    def scan(name: str) -> Extract:
-        if name not in opened:
-            opened[name] = pipeline.sources[name].scan(name, context(name))
-        return opened[name]
-
-    def context(name: str) -> Context:
-        folder = run.folder / "sources" / name if run else None
-        run_id = run.record.run_id if run else ""
-        return Context(folder, lambda: _state(pipeline, name), sample=run is None, run_id=run_id, others=scan)
-
-    return {name: scan(name) for name in pipeline.sources}
-
-
-def _state(pipeline: Pipeline, name: str) -> Any:
-    return pipeline.target.state(pipeline.name).get(name)
+    return scanned(pipeline)
 
 
 def transform(run: Run, extracts: Extracts) -> Plan:
@@ -207,6 +186,7 @@ def validate(run: Run, plan: Plan) -> Chamber:
         run.quarantine = Quarantine(run.folder / "quarantine")
         chamber = run.pipeline.target.open(run.record, plan.output, run.folder / "target")
         try:
+            require_fresh(run.pipeline, plan.spine)
             for warning in chamber.warnings:
                 run.warn(warning)
             plan = replace(plan, contract=plan.contract.with_checks(chamber.row_checks))
@@ -227,7 +207,10 @@ def _passed(run: Run, plan: Plan, chamber: Chamber) -> Passed:
     run.record.rows.read, run.record.rejected_as_read = passed.read, passed.rejected_as_read
     run.record.rows.quarantined = run.quarantine.rows
     run.record.steps = passed.steps
+    run.record.add_left_out(plan.spine.left_out())
     run.record.tally()
+    for told in plan.spine.told():
+        run.warn(told)
     extracts = (plan.spine, *plan.sides.values())
     run.record.state = {extract.name: extract.state() for extract in extracts if extract.state is not None}
     return passed
