@@ -16,6 +16,7 @@ from docs._keys import anchor, annotated, keys, models, table
 from flows import _keys
 from flows.__main__ import main
 from flows._cli._group import PROGRAM, Verbs
+from flows._incremental import Incremental
 from flows._schedule import Schedule
 from flows.alerts._base import alerts
 from flows.sources._base import sources
@@ -125,6 +126,7 @@ def _configuration() -> Iterator[str]:
     yield table(_keys.PipelineKeys)
     for title, model in (
         ("schedule", Schedule),
+        ("incremental", Incremental),
         ("transformations", _keys.StepKeys),
         ("quality_rules", _keys.RuleKeys),
         ("monitoring", _keys.Monitoring),

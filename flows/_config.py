@@ -15,7 +15,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path as File
 from typing import Any
@@ -24,6 +24,7 @@ from pydantic import ValidationError
 
 from flows import _overrides, _yaml
 from flows._errors import ConfigError, Locate, Problem
+from flows._incremental import Incremental, stray
 from flows._keys import ErrorHandling, GuardKeys, Monitoring, PipelineKeys, QuarantineKeys, RuleKeys, StepKeys
 from flows._ledger import Guards
 from flows._mistakes import mistakes
@@ -51,6 +52,9 @@ class Pipeline:
         sources: by name, in the configuration's order; the steps start from the first. A single ``source``
             is called "source".
         target: where rows go; made of several where the configuration has ``targets``.
+        incremental: what of the first source a run reads; None where it is all of it.
+        remembers_rows: whether rows that an incremental load reads twice would be in the target twice.
+        starts_over: whether what was remembered is forgotten, and the target rebuilt.
         rules: ``quality_rules``, held against the rows about to be published.
         source_rules: ``source.rules``, held against the rows of the first source as they are read.
         model: ``schema``, a reference like ``package.module:Class``, to be loaded by whoever judges rows.
@@ -81,6 +85,9 @@ class Pipeline:
     allows_shrink: bool = False
     quarantine: QuarantineKeys = field(default_factory=QuarantineKeys)
     is_replay: bool = False
+    incremental: Incremental | None = None
+    remembers_rows: bool = False
+    starts_over: bool = False
 
     @property
     def limits(self) -> Guards:
@@ -91,6 +98,14 @@ class Pipeline:
         """Quarantined rows that are older are removed by a run that began then; None where all are kept."""
         days = self.quarantine.retention_days
         return None if days is None else started - timedelta(days=days)
+
+    def afresh(self) -> Pipeline:
+        """The same pipeline, loading everything anew: what was remembered is forgotten, and the target rebuilt.
+
+        A pipeline that remembers nothing is left as it is: each of its runs reads everything.
+        """
+        remembers = self.incremental is not None or any(source.remembers for source in self.sources.values())
+        return replace(self, target=self.target.rebuilt(), starts_over=True) if remembers else self
 
 
 @dataclass(frozen=True)
@@ -191,6 +206,9 @@ class _Reading:
         named = self._sources(keys, value)
         steps = tuple(self._step(position, step, named) for position, step in enumerate(keys.transformations))
         target = self._target(keys)
+        if keys.incremental is not None and named and target is not None:
+            for path, message in stray(keys.incremental, next(iter(named.values())), target):
+                self._problem(path, message)
         if self.problems or target is None:
             return None
         return Pipeline(
@@ -211,6 +229,8 @@ class _Reading:
             version=_version(self.raw),
             locate=self._locate,
             quarantine=keys.quarantine,
+            incremental=keys.incremental,
+            remembers_rows=target.adds,
         )
 
     def _validated(self, value: Any) -> PipelineKeys | None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
+from flows._incremental import Incremental
 from flows._schedule import Schedule, Seconds
 from flows._shape import Tagged
 from flows.alerts._base import alerts
@@ -203,6 +204,7 @@ class PipelineKeys(Keys):
         sources: several of them by name, instead of `source`; the steps start from the first, a join names others.
         target: where rows go.
         targets: several of them by name, instead of `target`; each is published whole, in this order.
+        incremental: what of the first source a run reads, where it is not all of it.
         transformations: the steps, in order.
         quality_rules: what must hold for the rows about to be published.
         schema: a Pandera model of them, such as ``validations.schemas.customers:Customers``.
@@ -222,6 +224,7 @@ class PipelineKeys(Keys):
     sources: Annotated[dict[str, _Source], Field(min_length=1)] | None = None
     target: _Target = None
     targets: Annotated[dict[str, _Target], Field(min_length=1)] | None = None
+    incremental: Incremental | None = None
     transformations: tuple[_Step, ...] = ()
     quality_rules: tuple[_Rule, ...] = ()
     model: Annotated[str | None, Field(alias="schema")] = None

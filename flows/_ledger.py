@@ -8,6 +8,7 @@ balance fails the run before anything is published.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -118,6 +119,7 @@ class RunRecord:
         filtered_at_source: the filter that kept the source from sending rows, in words; they are not read.
         staged: rows that the target counted in the chamber.
         rejected_as_read: quarantined rows that never reached the first step.
+        left_out: how many of `steps` stand for what an incremental load left out, before all rules.
         state: what each source wants remembered when the load is published, by the source's name.
         targets: of a run with several targets, what became of each by its name: its label as ``target``, its
             ``status`` (``waiting`` until its turn), and the rows ``written`` and ``unchanged``. `rows` then says
@@ -146,6 +148,7 @@ class RunRecord:
     filtered_at_source: str | None = None
     staged: int = 0
     rejected_as_read: int = 0
+    left_out: int = 0
     state: dict[str, Any] = field(default_factory=dict)
     targets: dict[str, dict[str, Any]] = field(default_factory=dict)
     seconds: float = 0.0
@@ -173,6 +176,16 @@ class RunRecord:
         self.status = status
         self.seconds = round((datetime.now(UTC) - self.started_at).total_seconds(), 3)
 
+    def add_left_out(self, rows: Mapping[str, int]) -> None:
+        """Book rows that were read, and left out before the first step, by what they are counted as."""
+        self.left_out = len(rows)
+        self.rows.read += sum(rows.values())
+        steps, arriving = [], self.rows.read
+        for removes, lost in rows.items():
+            steps.append(StepCount("incremental", removes, arriving, arriving - lost))
+            arriving -= lost
+        self.steps = [*steps, *self.steps]
+
     def tally(self) -> None:
         """Book every step's losses; call once, when the pass is over.
 
@@ -194,7 +207,8 @@ class RunRecord:
         if min(asdict(rows).values()) < 0:
             raise self._unbalanced("a count is below zero")
         flow = [("source", rows.read), *((step.step, step.rows_in) for step in self.steps)]
-        ends = [rows.read - self.rejected_as_read, *(step.rows_out for step in self.steps)]
+        ends = [rows.read, *(step.rows_out for step in self.steps)]
+        ends[self.left_out] -= self.rejected_as_read
         for (name, arriving), leaving in zip(flow[1:], ends, strict=False):
             if arriving != leaving:
                 raise self._unbalanced(f"step {name!r} got {arriving:,} rows of the {leaving:,} before it")

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -23,6 +22,7 @@ from flows import _plan, _usual
 from flows._config import Pipeline
 from flows._errors import RefusedError
 from flows._ledger import Rows, RunRecord
+from flows._opening import require_fresh, scanned
 from flows._pass import Pass, Passed, read_rows_of
 from flows._plan import Plan
 from flows._quarantine import Quarantine
@@ -30,7 +30,7 @@ from flows._replay import note_replayed, without_whole_set
 from flows._report import Reporter, Silent
 from flows._workspace import Workspace
 from flows.sources import _snapshots
-from flows.sources._base import OUTSIDE, Context, Extract
+from flows.sources._base import Extract
 from flows.targets._base import Chamber, Violation
 from transforms._errors import LockgateError, TransformError
 from transforms._expressions import clock
@@ -105,7 +105,7 @@ def extract(run: Run) -> Extracts:
     run.record.replays = {} if run.pipeline.is_replay else None
     run.record.forgets_before = run.pipeline.forgets_before(run.record.started_at)
     with run.stage("extract") as facts:
-        extracts = _scanned(run.pipeline, run)
+        extracts = scanned(run.pipeline, run.folder, run.record.run_id, run.landed)
         for extracted in extracts.values():
             for warning in extracted.warnings:
                 run.warn(warning)
@@ -115,30 +115,7 @@ def extract(run: Run) -> Extracts:
 
 def looked_at(pipeline: Pipeline) -> Extracts:
     """The sources of a pipeline, for whoever only wants to look: nothing is landed that is not looked at."""
-    return _scanned(pipeline, None)
-
-
-def _scanned(pipeline: Pipeline, run: Run | None) -> Extracts:
-    """Every source, opened once, in the configuration's order; one that another needs is opened before that."""
-    opened: dict[str, Extract] = {}
-
-    def scan(name: str) -> Extract:
-        if name not in opened:
-            opened[name] = pipeline.sources[name].scan(name, context(name))
-        return opened[name]
-
-    def context(name: str) -> Context:
-        folder = run.folder / "sources" / name if run else None
-        run_id = run.record.run_id if run else ""
-        landed = run.landed if run else OUTSIDE.landed
-        state = lambda: _state(pipeline, name)  # noqa: E731 - one line of what a source is told
-        return Context(folder, state, sample=run is None, run_id=run_id, others=scan, landed=landed)
-
-    return {name: scan(name) for name in pipeline.sources}
-
-
-def _state(pipeline: Pipeline, name: str) -> Any:
-    return pipeline.target.state(pipeline.name).get(name)
+    return scanned(pipeline)
 
 
 def transform(run: Run, extracts: Extracts) -> Plan:
@@ -221,6 +198,7 @@ def validate(run: Run, plan: Plan) -> Chamber:
         run.quarantine = Quarantine(run.folder / "quarantine")
         chamber = run.pipeline.target.open(run.record, plan.output, run.folder / "target")
         try:
+            require_fresh(run.pipeline, plan.spine)
             for warning in chamber.warnings:
                 run.warn(warning)
             plan = replace(plan, contract=plan.contract.with_checks(chamber.row_checks))
@@ -241,7 +219,10 @@ def _passed(run: Run, plan: Plan, chamber: Chamber) -> Passed:
     run.record.rows.read, run.record.rejected_as_read = passed.read, passed.rejected_as_read
     run.record.rows.quarantined = run.quarantine.rows
     run.record.steps = passed.steps
+    run.record.add_left_out(plan.spine.left_out())
     run.record.tally()
+    for told in plan.spine.told():
+        run.warn(told)
     extracts = (plan.spine, *plan.sides.values())
     run.record.state = {extract.name: extract.state() for extract in extracts if extract.state is not None}
     note_replayed(run.record, plan, run.warn)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     metavar="RUN",
     help="Go on from what the run RUN had landed, pages of an API, before it failed or was killed.",
 )
+@click.option("--full-refresh", is_flag=True, help="Forget what was loaded before, load all of it, replace the target.")
 @click.option("--no-prefect", is_flag=True, help="Run the stages as plain functions: no server, no UI, a quick start.")
 def command(asked: Asked, names: tuple[str, ...], *, every: bool, sets: list[str], no_prefect: bool, **how: Any) -> int:
     """Run the pipelines called NAME now, one after the other.
@@ -68,8 +69,9 @@ def _asked_for(asked: Asked, names: tuple[str, ...], every: bool, sets: list[str
     return [asked.pipeline(name, sets) for name in dict.fromkeys(names)]
 
 
-def _this_once(pipeline: Pipeline, *, allow_shrink: bool, resumes: str | None) -> Pipeline:
+def _this_once(pipeline: Pipeline, *, allow_shrink: bool, full_refresh: bool, resumes: str | None) -> Pipeline:
     """The pipeline with what is asked of this run alone."""
+    pipeline = pipeline.afresh() if full_refresh else pipeline
     return replace(pipeline, allows_shrink=allow_shrink, resumes=resumes)
 
 

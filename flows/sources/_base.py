@@ -67,6 +67,36 @@ def _alone(name: str) -> Extract:
 
 
 @dataclass(frozen=True)
+class Cursor:
+    """The column that a run's window is of, for a source that can say more about it.
+
+    Attributes:
+        column: its name; whether there is such a column is asked elsewhere.
+        looks_back: whether rows that come late are looked for again, so that a `Bound` need not be certain.
+        parameters: the window's bounds, by the query parameters that an API takes them in.
+    """
+
+    column: str
+    looks_back: bool = False
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Where a window must end, so that rows that are not visible yet are not skipped.
+
+    Attributes:
+        value: of the cursor; None is before all values.
+        is_closed: whether rows with this value belong to the window.
+        is_settled: whether no row of the window can appear later.
+    """
+
+    value: Any
+    is_closed: bool
+    is_settled: bool
+
+
+@dataclass(frozen=True)
 class Context:
     """What a run tells a source that is about to be scanned.
 
@@ -80,6 +110,7 @@ class Context:
         run_id: of the run, for what is kept beyond it; empty outside a run.
         others: opens another source of the pipeline, once a run; one that `Source.needs` names.
         landed: is told of every file below `folder` from which another run could go on, once it is whole.
+        cursor: what the window of an incremental load is of; None where all rows are read.
     """
 
     folder: Path | None = None
@@ -88,6 +119,7 @@ class Context:
     run_id: str = ""
     others: Callable[[str], Extract] = _alone
     landed: Callable[[Path], None] = lambda _file: None
+    cursor: Cursor | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +137,10 @@ class Extract:
         warnings: what a person should know about the types of this source.
         state: called when every row was read: a JSON value that is committed together with the rows, and
             that the next run finds in its `Context`. None keeps nothing.
+        bound: where a window of `Context.cursor` must end; None where the source cannot tell.
+        follows: what was remembered when the window of these rows was fixed.
+        left_out: rows that the last `read` left out and that count as read, by what the ledger calls them.
+        told: what a person should know about the last `read`.
         failures: what went wrong while `frame` was read; Polars would show it as an error of its own.
         replayed: of quarantined rows, called when every row was read: those to be marked, as numbers by the run that
             kept them; and in words what was left.
@@ -118,6 +154,10 @@ class Extract:
     delivers: tuple[str, ...] | None = None
     warnings: tuple[str, ...] = ()
     state: Callable[[], Any] | None = None
+    bound: Bound | None = None
+    follows: Any = None
+    left_out: Callable[[], Mapping[str, int]] = dict
+    told: Callable[[], tuple[str, ...]] = tuple
     failures: list[BaseException] = field(default_factory=list)
     replayed: Callable[[], tuple[dict[str, list[int]], list[str]]] | None = None
 
@@ -156,6 +196,11 @@ class Source(BaseModel, ABC):
     def declared(self) -> tuple[str, ...] | None:
         """The columns that the configuration says it delivers; None where only the source itself knows."""
         return None
+
+    @property
+    def remembers(self) -> bool:
+        """Whether it remembers by itself what it has read."""
+        return False
 
     @property
     def needs(self) -> Mapping[_errors.Path, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import polars as pl
@@ -35,7 +35,8 @@ from flows._reading import MORE_DECIMALS, reading
 from flows._secrets import Secret
 from flows._types import FIRST_DAY, FIRST_MICROSECOND, PgType
 from flows.sources import _snapshots
-from flows.sources._base import Extract
+from flows.sources._base import Bound, Context, Extract
+from flows.sources._horizon import Horizon
 from flows.sources._pushdown import Compared
 from flows.sources._scan import Column, Scan, origin_of, require_distinct
 from flows.sources._splits import Key
@@ -60,8 +61,8 @@ _KEYS = {
 }  # fmt: skip
 
 
-def opened(options: Database, name: str) -> Extract:
-    """Learn the schema from the catalogue, and promise the rows.
+def opened(options: Database, name: str, context: Context) -> Extract:
+    """Learn the schema from the catalogue, and promise the rows; first of all, fix where a window of them ends.
 
     Raises:
         ExtractError: the server, table, column or query cannot be read.
@@ -72,19 +73,29 @@ def opened(options: Database, name: str) -> Extract:
     query = origin_of(options, side, POSTGRES, _literal)
     view = _snapshots.of(options.connection_string.reveal(), lambda: Snapshot(options.connection_string, side))
     connection = connect(options.connection_string, application=f"lockgate {name}", side=side)
-    with closing(connection), side.mapped(), connection.transaction():
-        if view is not None:
-            execute(connection, _VIEW)
-            execute(connection, view.taking)
-        described = columns_of(connection, query)
-        require_distinct([column.name for column in described], side)
-        described = [_with_scale(connection, query, column) for column in described]
-        exact_text = text_equality_is_exact(connection)
+    bound: Bound | None = None
+    told: tuple[str, ...] = ()
+    with closing(connection), side.mapped():
+        if context.cursor is not None:
+            if view is not None:
+                view.release()  # one that an earlier attempt took is older than the end of this window
+            table = options.table.table if options.table else None
+            waits = not context.sample
+            bound, told = Horizon(connection, side, context.cursor, query, table, waits).bound()
+        with connection.transaction():
+            if view is not None:
+                execute(connection, _VIEW)
+                execute(connection, view.taking)
+            described = columns_of(connection, query)
+            require_distinct([column.name for column in described], side)
+            described = [_with_scale(connection, query, column) for column in described]
+            exact_text = text_equality_is_exact(connection)
     columns = {column.name: _column(column, exact_text=exact_text) for column in described}
     types = {column.name: column.pg for column in described}
-    return PostgresScan(
+    scan = PostgresScan(
         options=options, name=name, side=side, dialect=POSTGRES, query=query, view=view, columns=columns, types=types
-    ).extract()
+    )
+    return replace(scan.extract(), bound=bound, warnings=(*scan.extract().warnings, *told))
 
 
 class Snapshot:

@@ -222,7 +222,10 @@ class Api(Source):
         """
         from flows.sources import _api  # noqa: PLC0415 - commands that only list call nobody
 
-        return _api.opened(self, name, context)
+        asked = self
+        if context.cursor is not None and context.cursor.parameters:
+            asked = self.model_copy(update={"parameters": {**self.parameters, **context.cursor.parameters}})
+        return _api.opened(asked, name, context)
 
     def check(self) -> None:
         """Ask for the first page.

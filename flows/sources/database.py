@@ -107,7 +107,7 @@ class Database(Source):
         """``schema.columns``, where they are given."""
         return self.table.columns if self.table else None
 
-    def scan(self, name: str, context: Context = OUTSIDE) -> Extract:  # noqa: ARG002 - reads again what it is asked for
+    def scan(self, name: str, context: Context = OUTSIDE) -> Extract:
         """Learn the schema, and promise the rows.
 
         Raises:
@@ -117,7 +117,7 @@ class Database(Source):
             dialect = dialect_of(self.connection_string.reveal())
         except ValueError as error:
             raise SourceUnreachableError(f"source {name!r}: {self.connection_string}: {error}") from error
-        return _opener(dialect)(self, name)
+        return _opener(dialect)(self, name, context)
 
     def check(self) -> None:
         """Reach the database and plan the query.
@@ -128,7 +128,7 @@ class Database(Source):
         self.scan("source")
 
 
-def _opener(dialect: Dialect) -> Callable[[Database, str], Extract]:
+def _opener(dialect: Dialect) -> Callable[[Database, str, Context], Extract]:
     """What opens a database of `dialect`; loads its driver, and no other."""
     if dialect is POSTGRES:
         from flows.sources import _scan_of_postgres  # noqa: PLC0415 - nobody loads a driver that is not used
@@ -137,11 +137,11 @@ def _opener(dialect: Dialect) -> Callable[[Database, str], Extract]:
     if dialect is SQLITE:
         from flows.sources import _scan_of_sqlite  # noqa: PLC0415 - as above
 
-        return _scan_of_sqlite.opened
+        return lambda options, name, _context: _scan_of_sqlite.opened(options, name)
     if dialect is DUCKDB:
         from flows.sources import _scan_of_duckdb  # noqa: PLC0415 - as above
 
-        return _scan_of_duckdb.opened
+        return lambda options, name, _context: _scan_of_duckdb.opened(options, name)
     from flows.sources import _scan_of_adbc  # noqa: PLC0415 - as above
 
-    return _scan_of_adbc.opened
+    return lambda options, name, _context: _scan_of_adbc.opened(options, name)

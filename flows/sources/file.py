@@ -191,6 +191,11 @@ class File(Source):
         return self.columns
 
     @property
+    def remembers(self) -> bool:
+        """``only_new``."""
+        return self.only_new
+
+    @property
     def kind(self) -> Kind:
         """The format, as given or as the suffixes tell.
 

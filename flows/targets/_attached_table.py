@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,6 +127,13 @@ class AttachedTable:
         """What the sources of `pipeline` had remembered with the newest published load."""
         with self.looked_at() as session:
             return Books(self.engine, session).state(pipeline)
+
+    def remember(self, pipeline: str, state: Mapping[str, Any]) -> None:
+        """Let `state` be what the sources of `pipeline` had remembered."""
+        with self.session() as session, session.transaction():
+            books = Books(self.engine, session)
+            books.prepare()
+            books.remember(pipeline, state)
 
     def history(self, pipeline: str, limit: int) -> list[dict[str, Any]]:
         """The newest runs of `pipeline`, newest first."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -154,6 +154,30 @@ class Target(BaseModel, ABC):
         """Its kind and its label."""
         return f"{self.type} {self.label}"
 
+    @property
+    def adds(self) -> bool:
+        """Whether a row that is loaded twice is there twice."""
+        return getattr(self, "write_mode", "append") == "append"
+
+    @property
+    def replaces_more(self) -> str | None:
+        """By which of its options a load takes rows away that it has nothing about; None by none."""
+        if getattr(self, "write_mode", None) == "overwrite":
+            return "write_mode: overwrite"
+        delete_range, scd2 = getattr(self, "delete_range", None), getattr(self, "scd2", None)
+        if delete_range is not None:
+            return "delete_range"
+        return "hard_deletes: close" if scd2 is not None and scd2.hard_deletes == "close" else None
+
+    def rebuilt(self) -> Target:
+        """The same target, of which a load replaces all rows; as it is where it cannot, or keeps their history."""
+        if getattr(self, "write_mode", None) not in {"append", "upsert", "delete_insert"}:
+            return self
+        none = {"delete_key": (), "delete_range": None}
+        return self.model_copy(
+            update={"write_mode": "overwrite"} | {key: no for key, no in none.items() if hasattr(self, key)}
+        )
+
     @abstractmethod
     def open(self, record: RunRecord, schema: pl.Schema, folder: Path | None = None) -> Chamber:
         """Lock the target against other runs, check that `schema` fits, and open a chamber.
@@ -187,6 +211,10 @@ class Target(BaseModel, ABC):
     @abstractmethod
     def state(self, pipeline: str) -> dict[str, Any]:
         """What the sources of `pipeline` had remembered with the newest published load, by their names."""
+
+    @abstractmethod
+    def remember(self, pipeline: str, state: Mapping[str, Any]) -> None:
+        """Let `state` be what the sources of `pipeline` had remembered; nothing else is."""
 
     @abstractmethod
     def history(self, pipeline: str, limit: int) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,6 +29,8 @@ _TABLES = {
         "PRIMARY KEY (pipeline, source)"
     ),
 }
+#: Stands for the run where a person said what is remembered.
+BY_HAND = "state set"
 _NEWEST = "ORDER BY started_at DESC, run_id DESC"
 
 
@@ -73,6 +76,15 @@ class Books:
                 f"INSERT INTO {self._engine.system('state')} VALUES (?, ?, ?, ?) ON CONFLICT (pipeline, source) "
                 "DO UPDATE SET value = excluded.value, run_id = excluded.run_id",
                 (record.pipeline, source, json.dumps(value), record.run_id),
+            )
+
+    def remember(self, pipeline: str, state: Mapping[str, Any]) -> None:
+        """Let `state` be all that the sources of a pipeline had remembered, in the caller's transaction."""
+        table = self._engine.system("state")
+        self._session.rows(f"DELETE FROM {table} WHERE pipeline = ?", (pipeline,))
+        for source, value in state.items():
+            self._session.rows(
+                f"INSERT INTO {table} VALUES (?, ?, ?, ?)", (pipeline, source, json.dumps(value), BY_HAND)
             )
 
     def state(self, pipeline: str) -> dict[str, Any]:

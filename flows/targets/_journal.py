@@ -16,7 +16,7 @@ only if, the target has it. So the ledger and the data tell the same story, when
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -130,6 +130,16 @@ class Journal(SystemFiles):
             if quarantine is not None:
                 self.quarantine.keep(record, quarantine)
             self._write(self._load(record.pipeline, record.run_id), {"record": record.as_json()})
+
+    def remember(self, pipeline: str, state: Mapping[str, Any]) -> None:
+        """Let `state` be all that the sources of a pipeline had remembered.
+
+        Raises:
+            LoadError: it cannot be written.
+        """
+        self.clear(alone=False)  # what a killed run published must not come back over it
+        with self.store.mapped():
+            self._write(self._state(pipeline), dict(state))
 
     # --- reading ---
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -163,6 +163,13 @@ class Outbox:
         """What the sources of a pipeline had remembered, by their names."""
         found = self._read("SELECT source, value FROM state WHERE pipeline = ?", pipeline)
         return {source: json.loads(value) for source, value in found}
+
+    def remember(self, pipeline: str, state: Mapping[str, Any]) -> None:
+        """Let `state` be all that the sources of a pipeline had remembered."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM state WHERE pipeline = ?", (pipeline,))
+            entries = [(pipeline, source, json.dumps(value)) for source, value in state.items()]
+            connection.executemany("INSERT INTO state VALUES (?, ?, ?)", entries)
 
     def history(self, pipeline: str, limit: int) -> list[dict[str, Any]]:
         """The newest runs of a pipeline as result objects, newest first."""

@@ -51,6 +51,20 @@ class Several(Target):
         """The kinds and the labels of all, by their names."""
         return ", ".join(f"{name}: {member.described}" for name, member in self.members.items())
 
+    @property
+    def adds(self) -> bool:
+        """Whether one of them has a row twice that is loaded twice."""
+        return any(member.adds for member in self.members.values())
+
+    @property
+    def replaces_more(self) -> str | None:
+        """What the first of them says that replaces more than it loads."""
+        return next((why for member in self.members.values() if (why := member.replaces_more)), None)
+
+    def rebuilt(self) -> Target:
+        """The same targets, each rebuilt."""
+        return Several(members={name: member.rebuilt() for name, member in self.members.items()})
+
     def open(self, record: RunRecord, schema: pl.Schema, folder: Path | None = None) -> Chamber:
         """Open a chamber in each target; all of them, or none."""
         chambers: dict[str, Chamber] = {}
@@ -105,6 +119,12 @@ class Several(Target):
         """When the newest load of a target began; before all others where it has none."""
         runs = self.members[name].history(_known(pipeline, name), _LOOKED_AT)
         return max((run["started_at"] for run in runs if run["status"] in _DONE), default="")
+
+    def remember(self, pipeline: str, state: Mapping[str, Any]) -> None:
+        """Let every target remember the same."""
+        for name, member in self.members.items():
+            with _of(name):
+                member.remember(_known(pipeline, name), state)
 
     def history(self, pipeline: str, limit: int) -> list[dict[str, Any]]:
         """The newest runs of all ledgers, each told by the target where it went worst."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from flows._ledger import RunRecord
@@ -10,6 +11,8 @@ from flows._postgres import Connection, execute, literal, statement
 from flows.targets import _system_quarantine
 
 SCHEMA = "lockgate"
+#: Stands for the run where a person said what is remembered.
+BY_HAND = "state set"
 _SETUP_LOCK = "lockgate: system tables"
 
 _TABLES = (
@@ -95,6 +98,17 @@ def write_state(connection: Connection, record: RunRecord) -> None:
             "INSERT INTO lockgate.state (pipeline, source, value, run_id) VALUES (%s, %s, %s::jsonb, %s) "
             "ON CONFLICT (pipeline, source) DO UPDATE SET value = excluded.value, run_id = excluded.run_id",
             (record.pipeline, source, json.dumps(value), record.run_id),
+        )
+
+
+def remember(connection: Connection, pipeline: str, state: Mapping[str, Any]) -> None:
+    """Let `state` be all that the sources of a pipeline had remembered, in the caller's transaction."""
+    execute(connection, "DELETE FROM lockgate.state WHERE pipeline = %s", (pipeline,))
+    for source, value in state.items():
+        execute(
+            connection,
+            "INSERT INTO lockgate.state (pipeline, source, value, run_id) VALUES (%s, %s, %s::jsonb, %s)",
+            (pipeline, source, json.dumps(value), BY_HAND),
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -151,6 +151,13 @@ class PostgresTable:
         """What the sources of `pipeline` had remembered with the newest published load."""
         with closing(self.connect(pipeline)) as connection, self.side.mapped():
             return _system.state(connection, pipeline)
+
+    def remember(self, pipeline: str, state: Mapping[str, Any]) -> None:
+        """Let `state` be what the sources of `pipeline` had remembered."""
+        with closing(self.connect(pipeline)) as connection, self.side.mapped():
+            _system.prepare(connection)
+            with connection.transaction():
+                _system.remember(connection, pipeline, state)
 
     def history(self, pipeline: str, limit: int) -> list[dict[str, Any]]:
         """The newest runs of `pipeline`, newest first."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -179,6 +179,10 @@ class Api(Target):
     def state(self, pipeline: str) -> dict[str, Any]:
         """What the sources of `pipeline` had remembered."""
         return self._outbox.state(pipeline)
+
+    def remember(self, pipeline: str, state: Mapping[str, Any]) -> None:
+        """Let `state` be what the sources of `pipeline` had remembered."""
+        self._outbox.remember(pipeline, state)
 
     def history(self, pipeline: str, limit: int) -> list[dict[str, Any]]:
         """The newest runs of `pipeline`, newest first."""

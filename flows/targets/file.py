@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -187,6 +187,10 @@ class File(Target):
     def state(self, pipeline: str) -> dict[str, Any]:
         """What the sources of `pipeline` had remembered."""
         return self._place.journal.state(pipeline)
+
+    def remember(self, pipeline: str, state: Mapping[str, Any]) -> None:
+        """Let `state` be what the sources of `pipeline` had remembered."""
+        self._place.journal.remember(pipeline, state)
 
     def history(self, pipeline: str, limit: int) -> list[dict[str, Any]]:
         """The newest runs of `pipeline`, newest first."""

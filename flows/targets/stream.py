@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -49,6 +50,10 @@ class Stream(Target):
 
     def state(self, pipeline: str) -> dict[str, Any]:  # noqa: ARG002 - as above
         """Refuse to look for what cannot be there."""
+        self._refuse()
+
+    def remember(self, pipeline: str, state: Mapping[str, Any]) -> NoReturn:  # noqa: ARG002 - as above
+        """Refuse to remember."""
         self._refuse()
 
     def history(self, pipeline: str, limit: int) -> list[dict[str, Any]]:  # noqa: ARG002 - as above

@@ -346,3 +346,62 @@ def read_all(terminal):
     finally:
         os.close(terminal)
     return shown.decode()
+
+
+# --- what is remembered ---
+
+
+@pytest.fixture
+def growing(here):
+    """The pipeline of the folder, with a cursor."""
+    file = here / "pipelines.yaml"
+    text = file.read_text().replace("write_mode: overwrite", "write_mode: append")
+    keys = "incremental: {cursor_field: id, on_cursor_value_missing: exclude}"
+    file.write_text(text.replace("    quality_rules:", f"    {keys}\n    quality_rules:"))
+
+
+def test_what_is_remembered_is_shown_set_and_forgotten(growing, flows, run):
+    assert flows("state", "show", "active_customers")[0] == (
+        "active_customers: nothing is remembered; the next run begins at the beginning.\n"
+    )
+    run()
+
+    assert_text("state_show", flows("state", "show", "active_customers")[0])
+    shown = json.loads(flows("state", "show", "active_customers", "--json")[0])
+    assert (shown["source"]["cursor_field"], shown["source"]["cursor"]) == ("id", 19)
+    answer = flows("state", "set", "active_customers", "--cursor", "16", "--source", "source")[0]
+    assert answer == "active_customers: the next run begins at id = 16.\n"
+    planned = json.loads(flows("plan", "active_customers", "--json")[0])
+    assert planned["sources"][0]["filtered_at_source"] == "id >= 16 AND id <= 20 AND \"status\" = 'active'"
+    assert flows("state", "clear", "active_customers")[0] == "active_customers: forgotten: source.\n"
+    assert flows("state", "clear", "active_customers")[0] == "active_customers: nothing was remembered.\n"
+    assert json.loads(flows("state", "show", "active_customers", "--json")[0]) == {}
+
+
+def test_full_refresh_replaces_the_rows(growing, connect, run):
+    run()
+
+    record = json.loads(run("--json", "--full-refresh")[0])
+
+    assert record["rows"]["written"] == 10
+    assert connect().execute("SELECT count(*) FROM dim_customers").fetchone() == (10,)
+    assert json.loads(run("--json")[0])["rows"]["written"] == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("set", "active_customers", "--cursor", "soon"), "--cursor: 'soon' is not a whole number. 'id' is Int64."),
+        (("set", "active_customers", "--cursor", "1", "--source", "sauce"), "Did you mean 'source'?"),
+        (("set", "active_customers"), "state set: cursor is missing."),
+        (("clear", "active_customers", "--source", "sauce"), "nothing is remembered of 'sauce'."),
+    ],
+)
+def test_state_says_what_it_cannot_do(growing, flows, command, said):
+    assert said in flows("state", *command, code=2)[1]
+
+
+def test_a_pipeline_without_a_cursor_has_none_to_set(here, flows):
+    said = flows("state", "set", "active_customers", "--cursor", "1", code=2)[1]
+
+    assert "'active_customers' has no 'incremental', and so no cursor." in said
