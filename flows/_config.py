@@ -17,7 +17,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as File
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -37,6 +37,9 @@ from transforms._words import did_you_mean
 from validations._contract import BoundRule
 from validations._rule import rules
 
+if TYPE_CHECKING:
+    from flows._backfill import Part
+
 _NAME = re.compile(r"\w[\w-]*")
 _VERSION_DIGITS = 12
 
@@ -55,6 +58,7 @@ class Pipeline:
         version: a short hash of this pipeline's own keys, the same for the same meaning; without secrets.
         locate: where a path of this pipeline stands: ``flows/customer_etl.yaml:21``.
         resumes: the run whose landed files the next run takes over; asked for on the command line only.
+        part: the window of a backfill that a run loads; such a run leaves what the sources remember as it is.
     """
 
     name: str
@@ -73,6 +77,7 @@ class Pipeline:
     version: str
     locate: Locate = field(repr=False, compare=False)
     resumes: str | None = None
+    part: Part | None = None
 
 
 @dataclass(frozen=True)

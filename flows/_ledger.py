@@ -76,6 +76,7 @@ class RunRecord:
             what the first of them did.
         seconds: wall time until the record was made.
         resumes: the run whose landed files it took over.
+        backfill: the window that it loads, where it is part of a backfill.
     """
 
     pipeline: str
@@ -98,6 +99,7 @@ class RunRecord:
     seconds: float = 0.0
     published: str | None = None
     resumes: str | None = None
+    backfill: dict[str, Any] | None = None
 
     @classmethod
     def start(cls, pipeline: str, target: str, config_version: str) -> RunRecord:
@@ -168,6 +170,7 @@ class RunRecord:
             "warnings": self.warnings,
             "published": self.published,
             **({"resumes": self.resumes} if self.resumes else {}),
+            **({"backfill": self.backfill} if self.backfill else {}),
             "error": self.error,
         }
         return {name: _sayable(fact) for name, fact in facts.items()}

@@ -239,7 +239,8 @@ def _passed(run: Run, plan: Plan, chamber: Chamber) -> Passed:
     run.record.steps = passed.steps
     run.record.tally()
     extracts = (plan.spine, *plan.sides.values())
-    run.record.state = {extract.name: extract.state() for extract in extracts if extract.state is not None}
+    if run.pipeline.part is None:  # the past is loaded again; what goes forward stays where it is
+        run.record.state = {extract.name: extract.state() for extract in extracts if extract.state is not None}
     return passed
 
 
