@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path as File
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -39,6 +39,9 @@ from transforms._transform import transforms
 from transforms._words import did_you_mean
 from validations._contract import BoundRule
 from validations._rule import rules
+
+if TYPE_CHECKING:
+    from flows._backfill import Part
 
 _NAME = re.compile(r"\w[\w-]*")
 _VERSION_DIGITS = 12
@@ -63,6 +66,7 @@ class Pipeline:
         locate: where a path of this pipeline stands: ``flows/customer_etl.yaml:21``.
         resumes: the run whose landed files the next run takes over; asked for on the command line only.
         is_replay: whether its first source is the quarantine; see `_replay`.
+        part: the window of a backfill that a run loads; such a run leaves what the sources remember as it is.
     """
 
     name: str
@@ -88,6 +92,7 @@ class Pipeline:
     incremental: Incremental | None = None
     remembers_rows: bool = False
     starts_over: bool = False
+    part: Part | None = None
 
     @property
     def limits(self) -> Guards:

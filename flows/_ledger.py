@@ -131,6 +131,7 @@ class RunRecord:
         forgets_before: quarantined rows that are older are removed when the run is published; None keeps them.
         forgotten: how many were.
         guards: what publishing may take away; without any until a pipeline's rows are staged.
+        backfill: the window that it loads, where it is part of a backfill.
     """
 
     pipeline: str
@@ -158,6 +159,7 @@ class RunRecord:
     replays: dict[str, list[int]] | None = None
     forgets_before: datetime | None = None
     forgotten: int = 0
+    backfill: dict[str, Any] | None = None
 
     @classmethod
     def start(cls, pipeline: str, target: str, config_version: str) -> RunRecord:
@@ -252,6 +254,7 @@ class RunRecord:
             **({"resumes": self.resumes} if self.resumes else {}),
             **({"replays": {run: len(rows) for run, rows in self.replays.items()}} if self.replays is not None else {}),
             **({"forgotten": self.forgotten} if self.forgotten else {}),
+            **({"backfill": self.backfill} if self.backfill else {}),
             "error": self.error,
         }
         return {name: _sayable(fact) for name, fact in facts.items()}

@@ -56,6 +56,7 @@ def resume(pipeline: Pipeline, record: RunRecord, *, stages: Stages, reporter: R
         ConfigError: nothing is left of the run that it is to resume.
     """
     record.resumes = pipeline.resumes
+    record.backfill = pipeline.part.as_json() if pipeline.part else None
     with workspace(record.run_id, pipeline.name, pipeline.resumes) as work, _snapshots.shared():
         this = Run.begin(pipeline, record, work, reporter)
         try:
