@@ -6,7 +6,7 @@ import gc
 import json
 import os
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as File
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -50,11 +50,14 @@ class Asked:
 
     def configuration(self, sets: Iterable[str] = ()) -> Configuration:
         """Load the configuration, with values of ``--set key=value`` in it."""
+        return self._loaded(dict(map(_parted, sets)))
+
+    def _loaded(self, overrides: Mapping[str, str]) -> Configuration:
         gc.disable()  # what is imported and loaded stays: looking for garbage in it is a tenth of the time
         try:
             from flows._config import load  # noqa: PLC0415 - a mistyped verb is not worth half a second
 
-            loaded = load(self.file, overrides=dict(map(_parted, sets)))
+            loaded = load(self.file, overrides=overrides)
         finally:
             gc.enable()
         self.locate = loaded.locate
@@ -64,7 +67,7 @@ class Asked:
         """Load the pipeline called `name`; a key of ``--set`` is one of this pipeline."""
         if sets:
             self.configuration().pipeline(name)  # a wrong name is said to be one, not a wrong key
-        found = self.configuration(_below(name, key) for key in sets).pipeline(name)
+        found = self._loaded(overrides(name, sets)).pipeline(name)
         self.locate = found.locate
         return found
 
@@ -141,6 +144,11 @@ def limit_option(default: int) -> Callable[[Function], Function]:
     return click.option(
         "--limit", type=click.IntRange(min=1), default=default, show_default=True, metavar="N", help="Show at most N."
     )
+
+
+def overrides(name: str, sets: Iterable[str]) -> dict[str, str]:
+    """The values of ``--set key=value`` by their place, for a pipeline."""
+    return dict(_parted(_below(name, text)) for text in sets)
 
 
 def _examples() -> File:
