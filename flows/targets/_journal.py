@@ -114,9 +114,17 @@ class Journal(SystemFiles):
             if self._has(entry["proof"]):
                 self._settle(run_id)
             elif alone or run_id < forgotten:
-                with self.store.mapped():
-                    self._remove(self._intent(run_id))
-                    self.quarantine.remove(entry["record"]["pipeline"], run_id)
+                self.forget(entry["record"]["pipeline"], run_id)
+
+    def forget(self, pipeline: str, run_id: str) -> None:
+        """Take back what a killed run intended, and the quarantine that it had kept already.
+
+        Raises:
+            LoadError: the files cannot be removed.
+        """
+        with self.store.mapped():
+            self._remove(self._intent(run_id))
+            self.quarantine.remove(pipeline, run_id)
 
     def keep(self, record: RunRecord, quarantine: Quarantine | None) -> None:
         """Keep the record, and the quarantine, of a run that published nothing; one that did has its record already.

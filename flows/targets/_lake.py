@@ -7,7 +7,7 @@ others in. Files are staged where they will stay; before the commit no reader of
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -98,6 +98,10 @@ class LakeTable(ABC):
     @abstractmethod
     def has(self, proof: Proof) -> bool:
         """Whether it did."""
+
+    def committed(self, run_id: str) -> Collection[str] | None:  # noqa: ARG002 - for those that say so
+        """Paths of the files that a published run added; None where that is not known, or `tidy` removes the others."""
+        return None
 
     @abstractmethod
     def commit(self, change: Change, record: RunRecord, partition_by: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
@@ -149,6 +149,17 @@ class DeltaLakeTable(LakeTable):
             if delta.transaction_version(proof["application"]) == proof["number"]:
                 return True
             return any(entry.get(_RUN) == proof["run"] for entry in delta.history(_LOOKED_AT))
+
+    def committed(self, run_id: str) -> Collection[str] | None:
+        """What the entry of the log says, if it is one of the newest."""
+        with self._mapped():
+            history = self._delta.history(_LOOKED_AT) if self._delta is not None else []
+            version = next((entry["version"] for entry in history if entry.get(_RUN) == run_id), None)
+            if version is None:
+                return None
+            entry = self.store.fs.cat_file(f"{self.store.path}/_delta_log/{version:020}.json")
+        actions = [json.loads(line) for line in entry.splitlines()]
+        return {unquote(action["add"]["path"]) for action in actions if "add" in action}
 
     def commit(self, change: Change, record: RunRecord, partition_by: Sequence[str]) -> None:
         """Write one entry of the log: files that go, files that come, and the run's name.

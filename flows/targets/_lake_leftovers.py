@@ -11,6 +11,7 @@ import os
 import socket
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from flows.targets._journal import FOLDER
@@ -43,21 +44,59 @@ def withdraw(table: LakeTable, run_id: str) -> None:
 
 
 def remove(table: LakeTable) -> None:
-    """Remove what killed runs staged, unless it was committed; a failure is left to the next run.
+    """Remove what killed runs staged and did not commit, and what they intended; a failure is left to the next run.
 
     Args:
         table: at its newest version; files of that are safe, whatever became of the ledger.
     """
     with suppress(LockgateError), table.store.mapped():
         dead = {run_id: said for run_id, said in _announced(table).items() if not _may_live(said)}
-        lost = [run_id for run_id, said in dead.items() if not _was_published(table, run_id, said)]
-        known = {f"{table.store.path}/{file.path}" for file in table.files}
-        for place in table.store.fs.find(table.store.path) if lost else ():
-            name = place.rpartition("/")[2]
-            if f"/{FOLDER}/" not in place and place not in known and any(run_id in name for run_id in lost):
-                table.store.fs.rm_file(place)
+        if not dead:
+            return
+        stay = {file.path for file in table.files}
+        lost = []
+        for run_id, said in dead.items():
+            status = (table.journal.find(said["pipeline"], run_id) or {"status": None})["status"]
+            if status is None:
+                table.journal.forget(said["pipeline"], run_id)
+            committed = table.committed(run_id) if status == "published" else ()
+            if committed is not None:
+                lost.append(run_id)
+                stay.update(committed)
+        for place in table.store.fs.find(table.store.path):
+            path = place.removeprefix(f"{table.store.path}/")
+            is_data = path not in stay and not path.startswith(f"{FOLDER}/")
+            if (is_data and any(_belongs(path, run_id) for run_id in lost)) or _is_half(path, dead):
+                _delete(table, path)
         for run_id in dead:
             withdraw(table, run_id)
+
+
+def _belongs(path: str, run_id: str) -> bool:
+    """Whether a run staged a file, or linked it into the folder of the version that it would have made."""
+    *folders, name = path.split("/")
+    return run_id in name or any(folder.removeprefix(".") == run_id for folder in folders)
+
+
+def _is_half(path: str, dead: dict[str, dict[str, Any]]) -> bool:
+    """Whether a file was still being written, under a hidden name, by one of the dead."""
+    name = path.rpartition("/")[2]
+    if not (name.startswith(".") and name.endswith(".new")):
+        return False
+    host = socket.gethostname()
+    pids = [f".{said['pid']}-" for said in dead.values() if said["host"] == host]
+    return any(mark in name for mark in (*dead, *pids))
+
+
+def _delete(table: LakeTable, path: str) -> None:
+    """Remove a file, and the folders of this machine that it leaves empty."""
+    place = f"{table.store.path}/{path}"
+    with suppress(FileNotFoundError):
+        table.store.fs.rm_file(place)
+    if table.store.is_local and not path.startswith(f"{FOLDER}/"):
+        with suppress(OSError):  # not empty, or gone with the file
+            for folder in list(Path(place).parents)[: path.count("/")]:
+                folder.rmdir()
 
 
 def _folder(table: LakeTable) -> str:
@@ -88,8 +127,3 @@ def _may_live(said: dict[str, Any]) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _was_published(table: LakeTable, run_id: str, said: dict[str, Any]) -> bool:
-    record = table.journal.find(said["pipeline"], run_id)
-    return record is not None and record["status"] in {"published", "unchanged"}

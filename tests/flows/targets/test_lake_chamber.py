@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +137,41 @@ def test_a_column_that_no_folder_can_be_called_by_is_refused(keys: dict[str, Any
         f"target {keys['path']}: column {name!r} cannot be in partition_by: not every reader would find it by the "
         "name of its folder. Rename it with a 'map' step (rename: {...})."
     )
+
+
+def test_nothing_is_left_of_a_killed_run_and_what_it_committed_stays(keys: dict[str, Any], tmp_path: Path) -> None:
+    with subprocess.Popen(["/bin/true"]) as process:
+        process.wait()
+    root, dead, done = tmp_path / "lake", "20260101T000000_dead", RunRecord.start("p", "t", "1")
+    done.rows.read = 2
+    target = DataLake.model_validate(keys)
+    with target.open(done, ROWS.schema) as chamber:
+        chamber.stage(ROWS)
+        done.staged = chamber.seal()
+        chamber.publish(done, Quarantine(tmp_path / "q"))
+    (committed,) = (path for path in root.rglob(f"part-{done.run_id}*") if "current" not in path.parts)
+    _load(keys | {"write_mode": "overwrite"}, tmp_path, ROWS)  # the committed file is an older version's by now
+    folder = "" if keys["format"] == "delta" else f"versions/{dead}/"
+    left = [
+        f"{folder}part-{dead}-00000.parquet",
+        f"_lockgate/quarantine/p/{dead}.quarantine",
+        f"_lockgate/quarantine/p/.{dead}.quarantine.{process.pid}-00c0ffee.new",
+        f"_lockgate/state/.p.json.{process.pid}-00c0ffee.new",
+        *([f"versions/{dead}/part-linked.parquet"] if folder else [f"kept0-{done.run_id}-00c0ffee-00000.parquet"]),
+    ]
+    for path in left:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).touch()
+    for run_id in (dead, done.run_id):
+        said = {"pipeline": "p", "host": socket.gethostname(), "pid": process.pid, "at": "2026-01-01T00:00:00+00:00"}
+        (root / "_lockgate" / "staging" / f"{run_id}.json").write_text(json.dumps(said))
+    record = RunRecord("p", "t", "1", dead, done.started_at)
+    proof = {"run": dead, "version": 9, "application": "lockgate:p", "number": 9}
+    target._table.journal.intend(record, Quarantine(tmp_path / "q"), proof)
+
+    _load(keys, tmp_path, ROWS)
+
+    assert [path for path in left if (root / path).exists()] == []
+    assert [path.name for path in root.rglob("*") if dead in path.name] == []
+    assert list((root / "_lockgate" / "staging").iterdir()) == []
+    assert committed.exists()
