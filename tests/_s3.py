@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -17,6 +18,33 @@ import pytest
 
 #: What the tests of S3 run against.
 ENDPOINTS = ["moto", *filter(shutil.which, ["minio"])]
+#: What S3 says beside the code of an error.
+SAID = {
+    "InvalidAccessKeyId": "The Access Key Id you provided does not exist.",
+    "SignatureDoesNotMatch": "The signature does not match.",
+    "ExpiredToken": "The provided token has expired.",
+    "AccessDenied": "Access Denied.",
+}
+#: A server that answers every call with one error.
+REFUSING = """
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+body = f"<Error><Code>{sys.argv[1]}</Code><Message>{sys.argv[2]}</Message></Error>".encode()
+class Handler(BaseHTTPRequestHandler):
+    def refuse(self):
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(403)
+        self.send_header("Content-Type", "application/xml")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+    do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = refuse
+    def log_message(self, *_): pass
+server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_address[1], flush=True)
+server.serve_forever()
+"""
 USER, PASSWORD, REGION = "testing", "hush-s3-secret", "eu-central-1"
 
 
@@ -73,6 +101,19 @@ def made_bucket(address: str) -> Bucket:
     client.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
     client.close()
     return Bucket(name, {"key": USER, "secret": PASSWORD, "endpoint_url": address, "region": REGION})
+
+
+@contextmanager
+def refusing(code: str) -> Iterator[dict[str, str]]:
+    """`storage_options` of a server that answers every call with 403, for the reason of that code."""
+    command = (sys.executable, "-c", REFUSING, code, SAID[code])
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            address = f"http://127.0.0.1:{int(server.stdout.readline())}"
+            yield {"key": USER, "secret": PASSWORD, "endpoint_url": address, "region": REGION}
+        finally:
+            server.kill()
 
 
 def _free_ports() -> tuple[int, int]:

@@ -656,6 +656,7 @@ def commands(keys: dict[str, Any], folder: Path, monkeypatch: Any) -> Callable[.
     pipeline = {"type": "batch", "source": keys, "target": target}
     (folder / "p.yaml").write_text(json.dumps({"pipelines": {"p": pipeline}}))
     monkeypatch.setenv("LOCKGATE_HOME", str(folder / "home"))
+    monkeypatch.setenv("LOCKGATE_LOG_LEVEL", "WARNING")  # --verbose sets it, and is undone with the test
 
     def call(verb: str, *options: str) -> Any:
         done = CliRunner().invoke(main, [verb, "p", *options, "--config", str(folder / "p.yaml")])

@@ -8,6 +8,7 @@ import os
 import random
 import re
 import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -17,7 +18,7 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -39,14 +40,16 @@ from flows._errors import (
 )
 from flows._ledger import Guards, RunRecord
 from flows._quarantine import KEPT, Quarantine
+from flows._secrets import Secret
+from flows._storage import Store
 from flows.targets._base import Chamber, Published, Target, targets
 from tests._python import Child
+from tests._s3 import ENDPOINTS, PASSWORD, Bucket, refusing
 from transforms._errors import LockgateError
 
 pytestmark = pytest.mark.postgres
 
 EXEMPT = {"stream": "cannot run in this version: opening it refuses"}
-PASSWORD = "hushhush"
 PIPELINE = "every"
 
 FRAME = pl.DataFrame(
@@ -106,6 +109,7 @@ class Place(ABC):
         publishes_rows_one_by_one: why a load is not visible in one step; None where it is.
         waived: promises that cannot be shown here, each with the reason.
         takes_the_first_to_publish: whether nothing is locked, and the run that publishes first wins.
+        publishing_seconds: about how long a small load is published.
     """
 
     kind: str
@@ -114,9 +118,11 @@ class Place(ABC):
     publishes_rows_one_by_one: str | None = None
     waived: ClassVar[dict[str, str]] = {}
     takes_the_first_to_publish: ClassVar[bool] = False
+    publishing_seconds: ClassVar[float] = 0.03
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.open = ExitStack()
 
     @abstractmethod
     def keys(self) -> dict[str, Any]:
@@ -270,8 +276,8 @@ def small_files() -> None:
 class InFile(Place):
     kind = "file"
     waived: ClassVar[dict[str, str]] = {
-        "unreachable": "a disk of this machine does not go away; S3 is unreachable in test_file.py",
-        "wrong_credentials": "a disk of this machine asks for none; S3 does in test_file.py",
+        "unreachable": "a disk of this machine does not go away",
+        "wrong_credentials": "a disk of this machine asks for none",
     }
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -323,10 +329,6 @@ class InFile(Place):
 class InLake(InFile):
     kind = "data_lake"
     takes_the_first_to_publish = True
-    waived: ClassVar[dict[str, str]] = {
-        "unreachable": "a disk of this machine does not go away; S3 is unreachable in test_data_lake.py",
-        "wrong_credentials": "a disk of this machine asks for none; S3 does in test_data_lake.py",
-    }
 
     def keys(self) -> dict[str, Any]:
         return {"path": f"{self.home}/lake", "format": self.name, "write_mode": "overwrite"}
@@ -337,10 +339,60 @@ class InLake(InFile):
                 return None
             return pl.read_delta(f"{self.home}/lake").sort("id").to_dicts()
         current = self.home / "lake" / "current"
-        if not current.exists():
-            return None
-        files = sorted(current.resolve().rglob("*.parquet"))
+        if current.exists():
+            files = sorted(current.resolve().rglob("*.parquet"))
+        else:  # a copy of what is on S3, where there are no links
+            manifests = sorted((self.home / "lake" / "_lockgate" / "manifests").glob("*.json"))
+            if not manifests:
+                return None
+            files = [self.home / "lake" / file["path"] for file in json.loads(manifests[-1].read_text())["files"]]
         return pl.concat([pl.read_parquet(file) for file in files]).sort("id").to_dicts() if files else []
+
+
+class InBucket(Place):
+    """Objects of S3, looked at in copies on this machine."""
+
+    takes_the_first_to_publish = True
+    publishing_seconds = 0.3
+    waived: ClassVar[dict[str, str]] = {
+        "full": "the disk is the endpoint's, which answers with an error like any other"
+    }
+
+    def __init__(self, folder: Path, bucket: Bucket, here: InFile) -> None:
+        super().__init__(folder)
+        self.kind, self.bucket, self.here = here.kind, bucket, here
+        self.store = Store(bucket.url, {name: Secret(text) for name, text in bucket.options.items()})
+
+    def keys(self) -> dict[str, Any]:
+        there = str(self.here.keys()["path"]).replace(str(self.here.home), f"{self.bucket.url}/a")
+        return self.here.keys() | {"path": there, "storage_options": self.bucket.options}
+
+    def rows(self, schema: pl.Schema) -> list[dict[str, Any]] | None:
+        shutil.rmtree(self.here.home)
+        self.here.home.mkdir()
+        for key, content in self.everything().items():
+            copy = self.here.home / key.removeprefix("a/")
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(content)
+        return self.here.rows(schema)
+
+    def everything(self) -> dict[str, bytes]:
+        found = self.store.fs.find(self.bucket.name)
+        return {key.removeprefix(f"{self.bucket.name}/"): self.store.fs.cat_file(key) for key in sorted(found)}
+
+    def unreachable(self) -> dict[str, Any]:
+        return self._at({"endpoint_url": "http://127.0.0.1:1"})
+
+    def wrong_credentials(self) -> dict[str, Any]:
+        return self._at(self.open.enter_context(refusing("InvalidAccessKeyId")))
+
+    @contextmanager
+    def forbidden(self) -> Iterator[tuple[dict[str, Any], int | None]]:
+        with refusing("AccessDenied") as options:
+            yield self._at(options), None
+
+    def _at(self, options: dict[str, str]) -> dict[str, Any]:
+        return self.keys() | {"storage_options": self.bucket.options | options}
 
 
 class InApi(Place):
@@ -410,14 +462,36 @@ class InApi(Place):
 
 FILES = ["file held.csv", "file held.ndjson", "file held.parquet", "file held.arrow", "file part-{part}.parquet"]
 LAKES = ["data_lake delta", "data_lake parquet"]
-PLACES = ["database", "database sqlite", "database duckdb", "data_warehouse", *FILES, *LAKES, "api"]
+BUCKETS = [
+    f"{kind} {name} {endpoint}"
+    for endpoint in ENDPOINTS
+    for kind, name in (("file", "held.csv"), ("data_lake", "delta"), ("data_lake", "parquet"))
+]
+#: What is not held on S3 once more, because it takes time and what decides it is the same code as on a disk.
+SAME_ON_S3 = {
+    "test_a_load_replaces_what_was_there": "test_file.py and test_data_lake.py show it in every format and write mode",
+    "test_an_empty_load_empties_nothing_unless_that_is_meant": "refused before anything is published",
+    "test_any_name_that_a_column_can_have": "a matter of the format",
+    "test_a_name_that_is_too_long_is_refused_and_not_cut": "a matter of the format",
+    "test_publishing_twice_publishes_once": "a matter of the journal, as in test_the_same_run_publishes_once",
+    "test_a_run_is_recorded_whatever_its_error_says": "a matter of the ledger's JSON",
+    "test_options_are_frozen_and_unknown_ones_refused": "no place is asked",
+}
+PLACES = ["database", "database sqlite", "database duckdb", "data_warehouse", *FILES, *LAKES, *BUCKETS, "api"]
 
 
 @pytest.fixture(params=PLACES)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     tmp_path.chmod(0o755)
-    kind, _, name = request.param.partition(" ")
-    if kind == "database" and name:
+    kind, name, endpoint = (*request.param.split(), "", "")[:3]
+    if endpoint:
+        if (reason := SAME_ON_S3.get(request.node.originalname)) is not None:
+            pytest.skip(reason)
+        bucket = request.getfixturevalue("s3_at")(endpoint)
+        on_s3 = InBucket(tmp_path, bucket, (InFile if kind == "file" else InLake)(tmp_path, name))
+        with on_s3.open:
+            yield on_s3
+    elif kind == "database" and name:
         yield InOneFile(tmp_path, name)
     elif kind in {"database", "data_warehouse"}:
         yield InDatabase(tmp_path, request.getfixturevalue("database"), kind)
@@ -671,7 +745,7 @@ def test_killed_while_it_publishes(place: Place) -> None:
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line == "publishing\n", line + process.stdout.read()
-        time.sleep(random.uniform(0, 0.03))
+        time.sleep(random.uniform(0, place.publishing_seconds))
         process.send_signal(signal.SIGKILL)
 
     found = place.rows(FRAME.schema if place.rows(replaced.schema) is None else replaced.schema) or []

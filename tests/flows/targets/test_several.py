@@ -378,6 +378,7 @@ pipelines:
       warehouse: {{type: database, connection_string: "{uri}", table_name: near, {upsert}}}
       book: {{type: database, connection_string: "sqlite:///{folder}/book.db", table_name: far, {upsert}}}
       export: {{type: file, path: "{folder}/export/orders.csv", write_mode: overwrite}}
+      lake: {{type: data_lake, path: "{folder}/lake", {upsert}}}
     quality_rules:
       - {{type: not_null, field: name}}
       - {{type: unique, field: id}}
@@ -396,9 +397,12 @@ def test_systems_of_different_kinds_get_the_same_rows_and_each_its_ledger(sessio
         with closing(sqlite3.connect(tmp_path / "book.db")) as connection:
             return connection.execute("SELECT * FROM far ORDER BY id").fetchall()
 
+    def in_lake() -> list[tuple[Any, ...]]:
+        return pl.read_delta(str(tmp_path / "lake")).sort("id").rows()
+
     record = pipeline.run(everywhere)
 
-    assert rows(session, "near") == booked() == exported() == GOOD
+    assert rows(session, "near") == booked() == exported() == in_lake() == GOOD
     assert {name: each["written"] for name, each in record.targets.items()} == dict.fromkeys(record.targets, 99)
     for name, member in everywhere.target.members.items():
         (run,) = member.history(f"all.{name}", 5)
@@ -416,15 +420,16 @@ def test_systems_of_different_kinds_get_the_same_rows_and_each_its_ledger(sessio
         with pytest.raises(TargetBusyError, match=r"The load is published to 'warehouse' all the same"):
             run_under(replace(everywhere, target=target), kept := [])
         holder.communicate("done\n")
-    assert [each["status"] for each in kept[0].targets.values()] == ["published", "failed", "waiting"]
-    assert (rows(session, "near")[0], booked()[0], exported()[0]) == ((1, "new"), (1, "n1"), (1, "n1"))
+    assert [each["status"] for each in kept[0].targets.values()] == ["published", "failed", "waiting", "waiting"]
+    assert rows(session, "near")[0] == (1, "new")
+    assert booked()[0] == exported()[0] == in_lake()[0] == (1, "n1")
 
     record = pipeline.run(everywhere)
 
     assert {name: each["unchanged"] for name, each in record.targets.items()} == {
-        "warehouse": 99, "book": 98, "export": 0,
+        "warehouse": 99, "book": 98, "export": 0, "lake": 98,
     }  # fmt: skip
-    assert rows(session, "near") == booked() == exported()
+    assert rows(session, "near") == booked() == exported() == in_lake()
     assert [run["status"] for run in everywhere.target.history("all", 5)] == ["published", "failed", "published"]
 
 
