@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import psycopg
@@ -18,6 +19,8 @@ import pytest
 from click.testing import CliRunner
 
 from flows.__main__ import main
+from flows._secrets import Secret
+from flows._storage import Store
 from transforms._transform import transforms
 
 TEXTS = Path(__file__).parents[1] / "messages" / "cli"
@@ -318,3 +321,20 @@ def test_a_copy_has_the_definition_of_a_table_in_a_file(shop: Shop) -> None:
     facts = shop.certify(kills=0, code=1)
 
     assert "FLOAT" in facts["trials"][0]["detail"]  # a double does not fit, in the copy as in the table itself
+
+
+@SOAK
+@pytest.mark.parametrize("target", ["type: data_lake, path: '{}/lake/orders'", "type: file, path: '{}/out/orders.csv'"])
+def test_places_in_s3_are_certified(shop: Shop, s3: Any, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
+    for name, value in s3.options.items():
+        monkeypatch.setenv(f"S3_{name}", value)
+    options = ", ".join(f"{name}: '${{S3_{name}}}'" for name in s3.options)
+    shop.configure(f"{target.format(s3.url)}, write_mode: overwrite, storage_options: {{{options}}}", RULES)
+    shop.run()
+    store = Store(s3.url, {name: Secret(value) for name, value in s3.options.items()})
+    before = sorted(store.fs.find(store.path))
+
+    facts = shop.certify(kills=0)
+
+    assert facts["held"], facts
+    assert sorted(store.fs.find(store.path)) == before
