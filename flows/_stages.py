@@ -94,7 +94,11 @@ def extract(run: Run) -> Extracts:
         ExtractError: a source cannot be reached or read.
     """
     with run.stage("extract") as facts:
-        extracts = _scanned(run.pipeline, run)
+        try:
+            extracts = _scanned(run.pipeline, run)
+        except BaseException:
+            _snapshots.release()  # the session that keeps one may be what broke: another attempt takes its own
+            raise
         for extracted in extracts.values():
             for warning in extracted.warnings:
                 run.warn(warning)
