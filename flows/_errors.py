@@ -19,7 +19,8 @@
     │   ├── TargetMissingError          the table, schema or column is not there
     │   ├── TargetTypeError             a value or type that does not fit the target
     │   ├── TargetBusyError             another run or session holds the lock           retryable
-    │   └── TargetConnectionLostError   the connection broke while staging or loading   retryable
+    │   ├── TargetConnectionLostError   the connection broke while staging or loading   retryable
+    │   └── StagedRowsLostError         the target forgot what was staged; stage it again
     ├── RefusedError                    a guard or threshold refused the load
     └── LedgerError                     the rows do not add up
 
@@ -164,6 +165,10 @@ class TargetConnectionLostError(LoadError):
     """The connection broke while rows were staged or published."""
 
     retryable = True
+
+
+class StagedRowsLostError(LoadError):
+    """The target forgot what was staged; it can be staged again, by another `validate`."""
 
 
 class RefusedError(LockgateError):

@@ -124,7 +124,10 @@ class PostgresSide(Side):
         state = error.sqlstate or ""
         text = _first_sentence(error).replace(*self.stands_for) if self.stands_for else _first_sentence(error)
         what, advice = (
-            _KNOWN.get(state) or _KNOWN.get(state[:2]) or (_by_text(text) if _has_no_session(error, state) else _OTHER)
+            (_LOST if _SNAPSHOT_IS_GONE.match(text) else None)
+            or _KNOWN.get(state)
+            or _KNOWN.get(state[:2])
+            or (_by_text(text) if _has_no_session(error, state) else _OTHER)
         )
         address = f" {self.address}" if what in {"unreachable", "authentication"} and self.address else ""
         raise self.error(what, f"{address.strip()}{': ' if address else ''}{text} {advice}".strip()) from error
@@ -134,6 +137,8 @@ _NOT_NULL = "23502"
 _NO_SUCH_CHARACTER = "22P05"
 #: Where a COPY stopped: the server names the column in the context of its error.
 _COPIED_COLUMN = re.compile(r"^COPY .*, line \d+, column (.+?)(?:: .*)?$", re.MULTILINE)
+#: The session that kept it has ended; older servers call such a snapshot invalid.
+_SNAPSHOT_IS_GONE = re.compile(r'snapshot "[^"]+" does not exist|invalid snapshot identifier')
 _UNREACHABLE = ("unreachable", "Check the host, the port and that the server is up; then run again.")
 _LOST = ("lost", "Nothing was published. Run again.")
 _AUTHENTICATION = ("authentication", "Check the user and the password.")

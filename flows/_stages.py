@@ -105,7 +105,11 @@ def extract(run: Run) -> Extracts:
     run.record.replays = {} if run.pipeline.is_replay else None
     run.record.forgets_before = run.pipeline.forgets_before(run.record.started_at)
     with run.stage("extract") as facts:
-        extracts = scanned(run.pipeline, run.folder, run.record.run_id, run.landed)
+        try:
+            extracts = scanned(run.pipeline, run.folder, run.record.run_id, run.landed)
+        except BaseException:
+            _snapshots.release()  # the session that keeps one may be what broke: another attempt takes its own
+            raise
         for extracted in extracts.values():
             for warning in extracted.warnings:
                 run.warn(warning)

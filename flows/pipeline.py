@@ -13,7 +13,7 @@ from typing import Any
 
 from flows import _stages
 from flows._config import Pipeline
-from flows._errors import RefusedError, as_json
+from flows._errors import RefusedError, StagedRowsLostError, as_json
 from flows._ledger import RunRecord
 from flows._plan import Plan
 from flows._report import Reporter
@@ -62,9 +62,13 @@ def resume(pipeline: Pipeline, record: RunRecord, *, stages: Stages, reporter: R
         try:
             _hold_runnable(this)
             plan = stages.transform(this, stages.extract(this))
-            with stages.validate(this, plan) as chamber:
-                _hold_unpublished(this)
-                stages.load(this, chamber)
+            try:
+                _publish(this, plan, stages)
+            except StagedRowsLostError as error:
+                if pipeline.error_handling.strategy != "retry":
+                    raise
+                this.warn(f"rows are read and staged again: {error}")
+                _publish(this, plan, stages)
         except BaseException as error:
             if work.has_landed:
                 this.warn(f"what had landed is kept. To go on from there: run {pipeline.name} --resume {record.run_id}")
@@ -84,6 +88,12 @@ def _hold_runnable(this: Run) -> None:
         )
     for position, alert in enumerate(pipeline.monitoring.alerts):
         this.warn(f"monitoring.alerts[{position}]: this version does not send {alert.type} alerts.")
+
+
+def _publish(this: Run, plan: Plan, stages: Stages) -> None:
+    with stages.validate(this, plan) as chamber:
+        _hold_unpublished(this)
+        stages.load(this, chamber)
 
 
 def published(pipeline: Pipeline, run_id: str) -> dict[str, Any] | None:

@@ -106,6 +106,8 @@ class Lock:
 
     def release(self) -> None:
         """Let go; safe to call twice."""
+        if not self._file.closed:
+            self._file.truncate(0)
         self._file.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flows._errors import StagedRowsLostError
 from flows._ledger import RunRecord
 from flows._postgres import Connection, PostgresSide, execute, quote
 from flows.targets import _booking, _refusals
@@ -27,8 +28,8 @@ def refuse_lost_rows(connection: Connection, staged: Staged, side: PostgresSide)
     """
     row = execute(connection, f"SELECT count(*) FROM {staged.quoted}").fetchone()
     if not row or row[0] != staged.rows:
-        raise side.error(
-            "staging", "the server was restarted and lost the staged rows. Nothing was published; run again."
+        raise StagedRowsLostError(
+            f"{side.label}: the server was restarted and lost the staged rows. Nothing was published; run again."
         )
 
 

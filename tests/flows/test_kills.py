@@ -26,7 +26,6 @@ import pytest
 from flows import pipeline
 from flows._config import load
 from flows._home import home
-from flows._keys import PipelineKeys
 from tests._python import Child
 
 pytestmark = pytest.mark.postgres
@@ -389,8 +388,7 @@ CASES: dict[str, tuple[str, str, int]] = {
     "delta-s3": ("delta s3", "upsert", 6),
     "parquet-s3": ("parquet s3", "append", 6),
 }
-if "incremental" in PipelineKeys.model_fields:
-    CASES["incremental"] = ("postgres", "incremental", 25)
+CASES["incremental"] = ("postgres", "incremental", 25)
 
 
 @pytest.fixture(params=CASES)
