@@ -379,6 +379,7 @@ CASES: dict[str, tuple[str, str, int]] = {
     "upsert": ("postgres", "upsert", 25),
     "delete_insert": ("postgres", "delete_insert", 25),
     "scd2": ("postgres", "scd2", 25),
+    "incremental": ("postgres", "incremental", 25),
     "delta-overwrite": ("delta", "overwrite", 11),
     "delta-append": ("delta", "append", 11),
     "delta-upsert": ("delta", "upsert", 11),
@@ -388,7 +389,6 @@ CASES: dict[str, tuple[str, str, int]] = {
     "delta-s3": ("delta s3", "upsert", 6),
     "parquet-s3": ("parquet s3", "append", 6),
 }
-CASES["incremental"] = ("postgres", "incremental", 25)
 
 
 @pytest.fixture(params=CASES)
