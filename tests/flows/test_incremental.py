@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 import polars as pl
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from flows import _remembered, _stages, pipeline
@@ -532,6 +533,34 @@ def test_two_runs_do_not_load_one_window_twice(configured: Configured, connect: 
 
 
 @postgres
+def test_an_extract_that_is_tried_again_has_a_view_of_its_own(
+    configured: Configured, connect: Connect, tmp_path: Path
+) -> None:
+    connection = connect()
+    connection.execute("CREATE TABLE s (id int, at timestamptz DEFAULT now()); INSERT INTO s VALUES (1)")
+    loads = configured()
+    with _stages._snapshots.shared():
+        run = _stages.Run.begin(loads, RunRecord.start("p", "t", "v"), tmp_path / "run")
+        _stages.extract(run)
+        connection.execute("INSERT INTO s VALUES (2)")
+        with _stages.validate(run, _stages.transform(run, _stages.extract(run))) as chamber:
+            _stages.load(run, chamber)
+
+    assert ids(connection) == [1, 2]
+
+
+@postgres
+def test_a_preview_counts_rows_of_the_window(configured: Configured, connect: Connect) -> None:
+    connect().execute(MOMENTS)
+    loads = configured({"initial_value": "2024-01-02"})
+
+    (extract,) = _stages.looked_at(loads).values()
+
+    assert extract.frame.head(1).collect()["id"].to_list() == [2]
+    assert extract.frame.filter(pl.col("id") > 1).head(5).collect()["id"].to_list() == [2, 3]
+
+
+@postgres
 def test_too_many_rows_at_the_end_are_not_remembered(
     configured: Configured, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -675,6 +704,33 @@ def test_rows_outside_of_the_window_are_not_read_whatever_the_source(tmp_path: P
     assert record.filtered_at_source == "day >= '2024-01-02'"
 
 
+def test_files_can_be_told_by_when_they_were_modified(tmp_path: Path) -> None:
+    def put(name: str, text: str, day: int) -> None:
+        (tmp_path / name).write_text(text)
+        moment = dt.datetime(2024, 1, day, tzinfo=dt.UTC).timestamp()
+        os.utime(tmp_path / name, (moment, moment))
+
+    keys = {
+        "source": {"type": "file", "path": str(tmp_path / "*.csv"), "modified_at_column": True},
+        "target": {"type": "file", "path": str(tmp_path / "t.parquet")},
+        "incremental": {"cursor_field": "_lockgate_modified_at"},
+        "transformations": [{"type": "map", "parameters": {"select": ["n"]}}],
+    }
+    loads = written(tmp_path / "p.yaml", keys)
+    put("a.csv", "n\n1\n2\n", 1)
+    put("b.csv", "n\n3\n", 2)
+
+    pipeline.run(loads)
+    put("c.csv", "n\n4\n", 2)
+    put("d.csv", "n\n5\n", 3)
+    record = pipeline.run(loads)
+
+    assert record.rows == Rows(read=3, deduplicated=1, written=2)
+    assert cursor(loads) == "2024-01-03T00:00:00+00:00"
+    (tmp_path / "a.csv").write_text("n\n1\n2\n9\n")
+    assert pipeline.run(loads).rows == Rows(read=4, deduplicated=1, written=3)
+
+
 # --- mistakes ---
 
 
@@ -740,6 +796,8 @@ OPERATIONS = st.lists(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(operations=OPERATIONS, by_statement=st.booleans())
+@example(operations=[("insert", 0), ("insert", 1), ("commit", 1), ("run", 0)], by_statement=False)
+@example(operations=[("insert", 0), ("insert", 1), ("commit", 1), ("run", 0), ("insert", 0)], by_statement=True)
 def test_whatever_the_order_of_commits_every_row_arrives_once(
     configured: Configured, connect: Connect, mode: str, operations: list[tuple[str, int]], by_statement: bool
 ) -> None:
