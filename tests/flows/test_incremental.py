@@ -405,6 +405,10 @@ def test_who_cannot_see_others_is_refused_unless_rows_are_read_again(
     try:
         with pytest.raises(SourcePermissionError, match=f"GRANT pg_read_all_stats TO {role}.*lookback"):
             pipeline.run(configured(source=source))
+        numbers = configured({"cursor_field": "id"}, source=source, target={"table_name": "by_number"})
+        assert numbers.target.state("p") == {}
+        assert pipeline.run(numbers).rows.written == 3  # locks are seen by everybody
+        numbers.target.remember("p", {})
         assert pipeline.run(configured({"lookback": "1h"}, source=source)).rows.written == 3
         connection.execute(f"GRANT pg_read_all_stats TO {role}")
         assert pipeline.run(configured(source=source)).rows.written == 0
@@ -647,6 +651,36 @@ def test_every_target_keeps_the_cursor(tmp_path: Path, kind: str) -> None:
     assert loads.target.state("p") == {}
     assert pipeline.run(loads.afresh()).rows.written == 5
     assert pipeline.run(loads).rows.written == 0
+
+
+@pytest.mark.parametrize("kind", ["parquet", "delta"])
+def test_two_runs_into_a_lake_do_not_load_one_window_twice(tmp_path: Path, kind: str) -> None:
+    target = {key: value.format(tmp_path) for key, value in TARGETS[kind].items()}
+    keys = {"source": source_of_numbers(tmp_path, 1, 2), "target": target, "incremental": {"cursor_field": "n"}}
+    loads = written(tmp_path / "p.yaml", keys)
+    pipeline.run(loads)
+    source_of_numbers(tmp_path, 3)
+    slow = _stages.Run.begin(loads, RunRecord.start("p", "t", "v"), tmp_path / "slow")
+    with _stages.validate(slow, _stages.transform(slow, _stages.extract(slow))) as chamber:
+        pipeline.run(loads)
+
+        with pytest.raises(LoadError, match="another run of this pipeline published"):
+            _stages.load(slow, chamber)
+
+    assert sum(run["rows"]["written"] for run in loads.target.history("p", 9)) == 3
+
+
+def test_what_an_api_was_sent_is_remembered_beside_it(tmp_path: Path) -> None:
+    target = {"type": "api", "url": "http://127.0.0.1:9/rows", "state_folder": str(tmp_path / "sent")}
+    keys = {"source": source_of_numbers(tmp_path, 1), "target": target, "incremental": {"cursor_field": "n"}}
+    loads = written(tmp_path / "p.yaml", keys)
+
+    assert loads.remembers_rows
+    loads.target.remember("p", {"source": {"cursor": 3}})
+    loads.target.remember("p", {"source": {"cursor": 4}})
+
+    assert loads.target.state("p") == {"source": {"cursor": 4}}
+    assert loads.afresh().target == loads.target
 
 
 def test_several_targets_remember_the_same(tmp_path: Path) -> None:
