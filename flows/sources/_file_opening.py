@@ -34,7 +34,8 @@ from transforms._words import counted, did_you_mean
 if TYPE_CHECKING:
     from flows.sources.file import File
 
-_SOURCE_FILE = "_lockgate_source_file"
+#: Columns that a file has as a whole, by the key that asks for them; called so, unless the key says otherwise.
+_NAMES = {"source_file_column": "_lockgate_source_file", "modified_at_column": "_lockgate_modified_at"}
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,9 @@ def opened(options: File, name: str, context: Context) -> Opened:
         found = _found_by(options, seen)
         files = _with_members(found, options, brought)
         dtypes: dict[str, pl.DataType] = {column: dtype_named(kind) for column, kind in options.dtypes.items()}
-        column = _SOURCE_FILE if options.source_file_column is True else options.source_file_column or None
-        constants = _folders.constants(files, dtypes, seen.schema, hive=options.hive_partitioning, name=column)
+        asked = {key: getattr(options, key) for key in _NAMES if getattr(options, key)}
+        named = {key: _NAMES[key] if name is True else name for key, name in asked.items()}
+        constants = _folders.constants(files, dtypes, seen.schema, hive=options.hive_partitioning, named=named)
         own = {name: dtype for name, dtype in dtypes.items() if name not in constants.schema}
         scan = FileScan(
             name=name,
@@ -89,7 +91,7 @@ def opened(options: File, name: str, context: Context) -> Opened:
             brought=brought,
             constants=constants,
             quarantines=options.on_malformed == "quarantine",
-            once=options.only_new,
+            once=options.only_new or "modified_at_column" in named,
             batch_bytes=options.batch_bytes,
         )
         scan.learn(seen.schema, sample=context.sample)

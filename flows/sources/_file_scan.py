@@ -61,10 +61,9 @@ class FileScan:
         is_far = not all(file.store.is_local for file in self.files)
         looks = {file.name: self._look(file) for file in (self.files[:1] if sample and is_far else self.files)}
         agreed = self.format.agreed(looks, own)
-        if self.constants.name in agreed:
-            raise ExtractError(
-                f"the files have a column {self.constants.name!r} themselves. Give 'source_file_column' another name."
-            )
+        for key, name in self.constants.named.items():
+            if name in agreed:
+                raise ExtractError(f"the files have a column {name!r} themselves. Give {key!r} another name.")
         # A folder knows better than the files in it, as everywhere.
         self.schema = pl.Schema({n: t for n, t in agreed.items() if n not in self.constants.schema})
 

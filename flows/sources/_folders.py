@@ -1,4 +1,4 @@
-"""Columns that a file has as a whole: the folders ``key=value`` it lies in, and its name.
+"""Columns that a file has as a whole: the folders ``key=value`` it lies in, its name, and when it was modified.
 
 A filter on such a column is answered once for each file, before it is opened.
 """
@@ -30,12 +30,12 @@ class Constants:
     Attributes:
         schema: of them.
         values: by the file's name, a row each.
-        name: of the column for the file's name; None for none.
+        named: the columns that have a name of the configuration's, by the key that says it.
     """
 
     schema: pl.Schema = field(default_factory=pl.Schema)
     values: Mapping[str, pl.DataFrame] = field(default_factory=dict)
-    name: str | None = None
+    named: Mapping[str, str] = field(default_factory=dict)
 
     def added(self, file: Found, rows: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
         """The rows of a file with those of its constants that are among `names`, in that order."""
@@ -56,7 +56,12 @@ class Constants:
 
 
 def constants(
-    files: Sequence[Found], dtypes: Mapping[str, pl.DataType], known: pl.Schema | None, *, hive: bool, name: str | None
+    files: Sequence[Found],
+    dtypes: Mapping[str, pl.DataType],
+    known: pl.Schema | None,
+    *,
+    hive: bool,
+    named: Mapping[str, str],
 ) -> Constants:
     """The columns that the places of `files` give.
 
@@ -65,10 +70,10 @@ def constants(
         dtypes: declared types; others are inferred from the texts, as in a CSV file.
         known: types in files that were read before.
         hive: whether folders ``key=value`` are columns.
-        name: of the column for the file's name; None for none.
+        named: the names of ``source_file_column`` and ``modified_at_column``, where they are wanted.
 
     Raises:
-        SourceMissingError: a file lacks a folder that another one has.
+        SourceMissingError: a file lacks a folder that another one has, or its place does not say when it was modified.
         SourceTypeError: a folder's value is not of its declared type.
     """
     keys = {file.name: folders_of(file.path) if hive else {} for file in files}
@@ -83,11 +88,25 @@ def constants(
     rows, unfit = _texts.typed(texts, schema)
     if unfit:
         raise SourceTypeError(f"{files[unfit[0].row].name!r}: {unfit[0]}. Declare another type in 'dtypes'.")
-    if name is not None:
-        names_of_files = pl.Series(name, [file.name for file in files], dtype=pl.String)
-        rows = rows.with_columns(names_of_files) if names else names_of_files.to_frame()
-        schema = pl.Schema({**schema, name: pl.String()})
-    return Constants(schema, {file.name: rows[index] for index, file in enumerate(files)} if schema else {}, name)
+    for key, name in named.items():
+        whole = _NAMED[key](files).alias(name)
+        rows = rows.with_columns(whole) if schema else whole.to_frame()
+        schema = pl.Schema({**schema, name: whole.dtype})
+    return Constants(schema, {file.name: rows[index] for index, file in enumerate(files)} if schema else {}, named)
+
+
+def _names(files: Sequence[Found]) -> pl.Series:
+    return pl.Series([file.name for file in files], dtype=pl.String)
+
+
+def _moments(files: Sequence[Found]) -> pl.Series:
+    silent = next((file.name for file in files if file.modified is None), None)
+    if silent is not None:
+        raise SourceMissingError(f"nobody says when {silent!r} was modified. Remove 'modified_at_column'.")
+    return pl.Series([file.modified for file in files], dtype=pl.Datetime("us", "UTC"))
+
+
+_NAMED = {"source_file_column": _names, "modified_at_column": _moments}
 
 
 def folders_of(path: str) -> dict[str, str | None]:

@@ -8,6 +8,8 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,6 +19,7 @@ from flows._sides import Side
 from flows._storage import Store
 from transforms._words import did_you_mean
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _STAMPS = ("ETag", "mtime", "LastModified", "Last-Modified", "created")
 
 
@@ -31,6 +34,7 @@ class Found:
         size: in bytes; None where the place does not say.
         stamp: changes when the file does: its ETag, or when it was modified; empty where the place does not say.
         member: which file in this zip; None where it is no zip.
+        modified: when it was, in UTC; None where the place does not say.
     """
 
     name: str
@@ -39,6 +43,7 @@ class Found:
     size: int | None = None
     stamp: str = ""
     member: str | None = None
+    modified: datetime | None = None
 
     @property
     def is_local(self) -> bool:
@@ -153,7 +158,8 @@ def _local(name: str, store: Store, file: Path, member: str | None = None) -> Fo
             raise ExtractError(f"{name!r} is {'a folder' if file.is_dir() else 'not a file'}. {advice}")
         file.open("rb").close()
         status = file.stat()
-    return Found(name, str(file), store, status.st_size, str(status.st_mtime_ns), member)
+    modified = _EPOCH + timedelta(microseconds=status.st_mtime_ns // 1_000)
+    return Found(name, str(file), store, status.st_size, str(status.st_mtime_ns), member, modified)
 
 
 def _elsewhere(pattern: str, store: Store) -> list[Found]:
@@ -185,7 +191,22 @@ def _described(file: Found, facts: Mapping[str, Any]) -> Found:
     if facts["type"] != "file":
         raise ExtractError(f"{file.name!r} is a folder. Write {file.name.rstrip('/') + '/*'!r}.")
     stamp = next((facts[name] for name in _STAMPS if facts.get(name)), "")
-    return replace(file, size=facts.get("size"), stamp=str(stamp).strip('"'))
+    moment = next((facts[name] for name in _STAMPS[1:] if facts.get(name)), None)
+    return replace(file, size=facts.get("size"), stamp=str(stamp).strip('"'), modified=_moment(moment))
+
+
+def _moment(stamp: object) -> datetime | None:
+    """A moment as a place says it: seconds since 1970, a text of HTTP, or what it is already."""
+    if isinstance(stamp, str):
+        try:
+            stamp = parsedate_to_datetime(stamp)
+        except ValueError:
+            return None
+    if isinstance(stamp, int | float):
+        return _EPOCH + timedelta(seconds=stamp)
+    if not isinstance(stamp, datetime):
+        return None
+    return stamp.astimezone(UTC) if stamp.tzinfo else stamp.replace(tzinfo=UTC)
 
 
 @contextmanager

@@ -140,7 +140,7 @@ class Horizon:
         return (warning,)
 
     def _number(self) -> tuple[Bound, tuple[str, ...]]:
-        sees = self._sees_all()
+        sees = self._sees_all(by_locks=True)
         greatest = self._one(f"SELECT max({quote(self.cursor.column)}) FROM ({self.query}) AS q")
         if self.waits and sees:
             self._await_writers()
@@ -171,10 +171,10 @@ class Horizon:
         found = execute(self.connection, _ALONE, (quote(*split_name(self.table)),)).fetchone()
         return found[0] if found else None
 
-    def _sees_all(self) -> bool:
-        """Whether this role can see what all others do, on the server where they do it."""
+    def _sees_all(self, *, by_locks: bool = False) -> bool:
+        """Whether this role can see what all others do, on the server where they do it; locks are seen by everybody."""
         is_standby, may_see, role = execute(self.connection, _SIGHT).fetchone() or (True, False, "")
-        if not is_standby and may_see:
+        if not is_standby and (may_see or by_locks):
             return True
         if self.cursor.looks_back:
             return False

@@ -117,6 +117,8 @@ class File(Source):
         only_new: whether files that were read by a run that published to this target are left out. A file whose size
             or modification (on S3: ETag) changed is new again, as a whole.
         source_file_column: a column with the name of the file; ``true`` calls it ``_lockgate_source_file``.
+        modified_at_column: a column with the moment when the file was modified; ``true`` calls it
+            ``_lockgate_modified_at``. As ``incremental.cursor_field``, it leaves older files out.
         on_malformed: whether a record that is no row goes to quarantine, or stops the run.
         batch_bytes: how much is read at a time.
 
@@ -148,6 +150,7 @@ class File(Source):
     hive_partitioning: bool = False
     only_new: bool = False
     source_file_column: bool | str = False
+    modified_at_column: bool | str = False
     on_malformed: Literal["quarantine", "fail"] = "quarantine"
     batch_bytes: Annotated[int, Field(ge=64_000, le=256_000_000)] = 4_000_000
 
@@ -179,7 +182,8 @@ class File(Source):
     def _hold_table(self) -> None:
         if len(self.path) > 1 or scheme_of(self.path[0]) not in {"file", "s3"}:
             raise ValueError(f"a table of format {self.kind} is one folder, of this machine or on S3.")
-        wrong = [key for key in ("only_new", "hive_partitioning", "source_file_column") if getattr(self, key)]
+        of_files = ("only_new", "hive_partitioning", "source_file_column", "modified_at_column")
+        wrong = [key for key in of_files if getattr(self, key)]
         if wrong:
             raise ValueError(f"{wrong[0]!r} is for files, and {self.kind} is a table. Remove it.")
         if self.kind == "iceberg" and isinstance(self.version, datetime):

@@ -72,6 +72,7 @@ class LakeChamber(Chamber):
         table = self._table
         table.load()
         self._began_with = self._columns()
+        self._follows = table.journal.state(self._record.pipeline)
         fit = fitted(self._options, table, schema)
         table.journal.clear(alone=False)
         _lake_leftovers.remove(table)
@@ -122,7 +123,7 @@ class LakeChamber(Chamber):
         if earlier is not None:
             return _booking.recall(record, earlier)
         self._refuse_empty()
-        self._look_again()
+        self._look_again(record)
         change, published = self._changed(record)
         _booking.settle(record, published)
         commits = bool(change.added or change.removed or not self._table.exists)
@@ -149,9 +150,10 @@ class LakeChamber(Chamber):
         if (empties or closes) and not options.allow_empty:
             _booking.refuse_empty(self._staged.rows, self._table.side.label, self._record)
 
-    def _look_again(self) -> None:
+    def _look_again(self, record: RunRecord) -> None:
         """Rows may be added to any version; rows that replace others are for the version that was seen last.
 
+        So are rows that continue what was remembered: somebody else's load may have had the same ones.
         Other columns are never for this chamber, also not for its second attempt: it staged without them.
         """
         version = self._table.version
@@ -160,6 +162,10 @@ class LakeChamber(Chamber):
         other = self._columns() not in fitting
         if other or (self._table.version != version and self._options.write_mode != "append"):
             raise self._table.side.error("busy", "the table was changed while the run was under way. Run again.")
+        if record.state and self._table.journal.state(record.pipeline) != self._follows:
+            raise self._table.side.error(
+                "other", "another run of this pipeline published what this one has read, too. Run again."
+            )
 
     def _columns(self) -> tuple[Any, ...]:
         return self._table.schema, self._table.partition_by, self._table.required

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 import polars as pl
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from flows import _remembered, _stages, pipeline
@@ -404,6 +405,10 @@ def test_who_cannot_see_others_is_refused_unless_rows_are_read_again(
     try:
         with pytest.raises(SourcePermissionError, match=f"GRANT pg_read_all_stats TO {role}.*lookback"):
             pipeline.run(configured(source=source))
+        numbers = configured({"cursor_field": "id"}, source=source, target={"table_name": "by_number"})
+        assert numbers.target.state("p") == {}
+        assert pipeline.run(numbers).rows.written == 3  # locks are seen by everybody
+        numbers.target.remember("p", {})
         assert pipeline.run(configured({"lookback": "1h"}, source=source)).rows.written == 3
         connection.execute(f"GRANT pg_read_all_stats TO {role}")
         assert pipeline.run(configured(source=source)).rows.written == 0
@@ -532,6 +537,34 @@ def test_two_runs_do_not_load_one_window_twice(configured: Configured, connect: 
 
 
 @postgres
+def test_an_extract_that_is_tried_again_has_a_view_of_its_own(
+    configured: Configured, connect: Connect, tmp_path: Path
+) -> None:
+    connection = connect()
+    connection.execute("CREATE TABLE s (id int, at timestamptz DEFAULT now()); INSERT INTO s VALUES (1)")
+    loads = configured()
+    with _stages._snapshots.shared():
+        run = _stages.Run.begin(loads, RunRecord.start("p", "t", "v"), tmp_path / "run")
+        _stages.extract(run)
+        connection.execute("INSERT INTO s VALUES (2)")
+        with _stages.validate(run, _stages.transform(run, _stages.extract(run))) as chamber:
+            _stages.load(run, chamber)
+
+    assert ids(connection) == [1, 2]
+
+
+@postgres
+def test_a_preview_counts_rows_of_the_window(configured: Configured, connect: Connect) -> None:
+    connect().execute(MOMENTS)
+    loads = configured({"initial_value": "2024-01-02"})
+
+    (extract,) = _stages.looked_at(loads).values()
+
+    assert extract.frame.head(1).collect()["id"].to_list() == [2]
+    assert extract.frame.filter(pl.col("id") > 1).head(5).collect()["id"].to_list() == [2, 3]
+
+
+@postgres
 def test_too_many_rows_at_the_end_are_not_remembered(
     configured: Configured, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -620,6 +653,36 @@ def test_every_target_keeps_the_cursor(tmp_path: Path, kind: str) -> None:
     assert pipeline.run(loads).rows.written == 0
 
 
+@pytest.mark.parametrize("kind", ["parquet", "delta"])
+def test_two_runs_into_a_lake_do_not_load_one_window_twice(tmp_path: Path, kind: str) -> None:
+    target = {key: value.format(tmp_path) for key, value in TARGETS[kind].items()}
+    keys = {"source": source_of_numbers(tmp_path, 1, 2), "target": target, "incremental": {"cursor_field": "n"}}
+    loads = written(tmp_path / "p.yaml", keys)
+    pipeline.run(loads)
+    source_of_numbers(tmp_path, 3)
+    slow = _stages.Run.begin(loads, RunRecord.start("p", "t", "v"), tmp_path / "slow")
+    with _stages.validate(slow, _stages.transform(slow, _stages.extract(slow))) as chamber:
+        pipeline.run(loads)
+
+        with pytest.raises(LoadError, match="another run of this pipeline published"):
+            _stages.load(slow, chamber)
+
+    assert sum(run["rows"]["written"] for run in loads.target.history("p", 9)) == 3
+
+
+def test_what_an_api_was_sent_is_remembered_beside_it(tmp_path: Path) -> None:
+    target = {"type": "api", "url": "http://127.0.0.1:9/rows", "state_folder": str(tmp_path / "sent")}
+    keys = {"source": source_of_numbers(tmp_path, 1), "target": target, "incremental": {"cursor_field": "n"}}
+    loads = written(tmp_path / "p.yaml", keys)
+
+    assert loads.remembers_rows
+    loads.target.remember("p", {"source": {"cursor": 3}})
+    loads.target.remember("p", {"source": {"cursor": 4}})
+
+    assert loads.target.state("p") == {"source": {"cursor": 4}}
+    assert loads.afresh().target == loads.target
+
+
 def test_several_targets_remember_the_same(tmp_path: Path) -> None:
     targets = {
         name: {key: value.format(tmp_path) for key, value in TARGETS[name].items()} for name in ("file", "sqlite")
@@ -673,6 +736,33 @@ def test_rows_outside_of_the_window_are_not_read_whatever_the_source(tmp_path: P
 
     assert record.rows == Rows(read=2, filtered=1, written=1)
     assert record.filtered_at_source == "day >= '2024-01-02'"
+
+
+def test_files_can_be_told_by_when_they_were_modified(tmp_path: Path) -> None:
+    def put(name: str, text: str, day: int) -> None:
+        (tmp_path / name).write_text(text)
+        moment = dt.datetime(2024, 1, day, tzinfo=dt.UTC).timestamp()
+        os.utime(tmp_path / name, (moment, moment))
+
+    keys = {
+        "source": {"type": "file", "path": str(tmp_path / "*.csv"), "modified_at_column": True},
+        "target": {"type": "file", "path": str(tmp_path / "t.parquet")},
+        "incremental": {"cursor_field": "_lockgate_modified_at"},
+        "transformations": [{"type": "map", "parameters": {"select": ["n"]}}],
+    }
+    loads = written(tmp_path / "p.yaml", keys)
+    put("a.csv", "n\n1\n2\n", 1)
+    put("b.csv", "n\n3\n", 2)
+
+    pipeline.run(loads)
+    put("c.csv", "n\n4\n", 2)
+    put("d.csv", "n\n5\n", 3)
+    record = pipeline.run(loads)
+
+    assert record.rows == Rows(read=3, deduplicated=1, written=2)
+    assert cursor(loads) == "2024-01-03T00:00:00+00:00"
+    (tmp_path / "a.csv").write_text("n\n1\n2\n9\n")
+    assert pipeline.run(loads).rows == Rows(read=4, deduplicated=1, written=3)
 
 
 # --- mistakes ---
@@ -740,6 +830,8 @@ OPERATIONS = st.lists(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(operations=OPERATIONS, by_statement=st.booleans())
+@example(operations=[("insert", 0), ("insert", 1), ("commit", 1), ("run", 0)], by_statement=False)
+@example(operations=[("insert", 0), ("insert", 1), ("commit", 1), ("run", 0), ("insert", 0)], by_statement=True)
 def test_whatever_the_order_of_commits_every_row_arrives_once(
     configured: Configured, connect: Connect, mode: str, operations: list[tuple[str, int]], by_statement: bool
 ) -> None:
