@@ -469,6 +469,9 @@ BUCKETS = [
 ]
 #: What is not held on S3 once more, because it takes time and what decides it is the same code as on a disk.
 SAME_ON_S3 = {
+    "test_a_run_waits_for_another_where_that_is_asked_for": "nothing can be locked there, and the key is refused",
+    "test_a_run_that_finds_another_one_says_which": "nothing can be locked there, and the key is refused",
+    "test_the_lock_of_a_run_that_was_killed_is_nobodys": "nothing can be locked there, and the key is refused",
     "test_a_load_replaces_what_was_there": "test_file.py and test_data_lake.py show it in every format and write mode",
     "test_an_empty_load_empties_nothing_unless_that_is_meant": "refused before anything is published",
     "test_any_name_that_a_column_can_have": "a matter of the format",
