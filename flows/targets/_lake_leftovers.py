@@ -68,8 +68,19 @@ def remove(table: LakeTable) -> None:
             is_data = path not in stay and not path.startswith(f"{FOLDER}/")
             if (is_data and any(_belongs(path, run_id) for run_id in lost)) or _is_half(path, dead):
                 _delete(table, path)
+        for run_id in lost:
+            _remove_empty(table, run_id)
         for run_id in dead:
             withdraw(table, run_id)
+
+
+def _remove_empty(table: LakeTable, run_id: str) -> None:
+    """Remove the folders that a run made for its files, and was killed before it had one."""
+    own = table.folder(run_id)
+    if table.store.is_local and own:
+        for folder, _folders, _files in os.walk(Path(table.store.path, own), topdown=False):
+            with suppress(OSError):  # not empty: a version that was committed
+                Path(folder).rmdir()
 
 
 def _belongs(path: str, run_id: str) -> bool:

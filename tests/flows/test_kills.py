@@ -374,12 +374,12 @@ class Killer:
 
 #: Where, how, and how many processes are killed there.
 CASES: dict[str, tuple[str, str, int]] = {
-    "overwrite": ("postgres", "overwrite", 25),
-    "append": ("postgres", "append", 25),
-    "upsert": ("postgres", "upsert", 25),
-    "delete_insert": ("postgres", "delete_insert", 25),
-    "scd2": ("postgres", "scd2", 25),
-    "incremental": ("postgres", "incremental", 25),
+    "overwrite": ("postgres", "overwrite", 22),
+    "append": ("postgres", "append", 22),
+    "upsert": ("postgres", "upsert", 22),
+    "delete_insert": ("postgres", "delete_insert", 22),
+    "scd2": ("postgres", "scd2", 22),
+    "incremental": ("postgres", "incremental", 22),
     "delta-overwrite": ("delta", "overwrite", 11),
     "delta-append": ("delta", "append", 11),
     "delta-upsert": ("delta", "upsert", 11),

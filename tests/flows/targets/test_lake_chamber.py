@@ -175,3 +175,20 @@ def test_nothing_is_left_of_a_killed_run_and_what_it_committed_stays(keys: dict[
     assert [path.name for path in root.rglob("*") if dead in path.name] == []
     assert list((root / "_lockgate" / "staging").iterdir()) == []
     assert committed.exists()
+
+
+def test_an_empty_folder_of_a_killed_run_goes_too(tmp_path: Path) -> None:
+    with subprocess.Popen(["/bin/true"]) as process:
+        process.wait()
+    keys = {"path": str(tmp_path / "lake"), "format": "parquet"}
+    _load(keys, tmp_path, ROWS)
+    dead = RunRecord.start("p", "t", "1").run_id
+    folder = tmp_path / "lake" / "versions" / dead / "p=1"  # it was killed before the first file was there
+    folder.mkdir(parents=True)
+    said = {"pipeline": "p", "host": socket.gethostname(), "pid": process.pid, "at": "2026-01-01T00:00:00+00:00"}
+    (tmp_path / "lake" / "_lockgate" / "staging" / f"{dead}.json").write_text(json.dumps(said))
+
+    _load(keys, tmp_path, ROWS)
+
+    assert not folder.parent.exists()
+    assert _read(tmp_path / "lake", "parquet").height == 4
