@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import time
@@ -25,6 +26,7 @@ from flows._sides import Side
 from flows._storage import Store
 from transforms._errors import LockgateError
 
+_RUN = re.compile(r"\d{8}T\d{6}_[0-9a-f]{8}")
 _SOURCES = "sources"
 _ABOUT = "run.json"
 _ENDED = "ended"  # in place of the process that a folder belongs to
@@ -142,6 +144,10 @@ def _remove_left(runs: Path, pipeline: str) -> None:
 
 def _take_over(resumes: str, pipeline: str, runs: Path, folder: Path, shared: Store | None) -> None:
     """Move what a run landed here into `folder`, or fetch what it landed elsewhere."""
+    if not _RUN.fullmatch(resumes):  # it becomes part of a path, which is removed afterwards
+        raise ConfigError(
+            f"{resumes!r} is not the id of a run. Write it as 'history' shows it: 20260131T235959_0123abcd."
+        )
     for left in runs.glob(f"{resumes}.*"):
         process = left.name.rpartition(".")[2]
         _hold_of(_about(left), resumes, pipeline)

@@ -42,7 +42,7 @@ def command(asked: Asked, names: tuple[str, ...], *, every: bool, sets: list[str
 
     asked.facts = never_began(names[0] if names else None)
     pipelines = [_this_once(pipeline, **how) for pipeline in _asked_for(asked, names, every, sets)]
-    if how["resumes"] and (earlier := _published(pipelines)):
+    if how["resumes"] is not None and (earlier := _published(pipelines)):
         rows = counted(earlier["rows"]["written"], "row")
         return asked.answer(
             earlier, f"{names[0]}: run {earlier['run_id']} was published, with {rows}. Nothing is left to do."
@@ -82,7 +82,7 @@ def _published(pipelines: list[Pipeline]) -> dict[str, Any] | None:
     if len(pipelines) > 1:
         raise click.UsageError("--resume is for one pipeline", click.get_current_context())
     (pipeline,) = pipelines
-    return published(pipeline, pipeline.resumes) if pipeline.resumes else None
+    return published(pipeline, pipeline.resumes or "")
 
 
 def _goes_on(pipeline: Pipeline, code: int) -> bool:

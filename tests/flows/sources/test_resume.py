@@ -272,3 +272,15 @@ def test_a_retry_of_load_reads_nothing_again(web, tmp_path, database, connect):
     assert child.returncode == 0, errors
     assert len(web.numbers) == len(set(web.numbers)) >= 13
     assert watching.execute("SELECT count(*) FROM items").fetchone() == (12,)
+
+
+@pytest.mark.parametrize("run_id", ["*", "../precious", "20260131T235959_*", ""])
+def test_only_the_id_of_a_run_names_what_is_taken_over(run_id, web, machine, config, tmp_path):
+    breaks_at(web, 99)
+    precious = tmp_path / "one" / "precious.txt"
+    (precious / "sources").mkdir(parents=True)
+
+    _, said = run(config(), "--resume", run_id, code=2)
+
+    assert f"{run_id!r} is not the id of a run. Write it as 'history' shows it" in said
+    assert precious.exists()
