@@ -197,9 +197,9 @@ def same_schema(looks: Mapping[str, pl.Schema]) -> pl.Schema:
 def settled(dtype: pl.DataType) -> pl.DataType:
     """A type that every target has: text where no row has a value, and for objects without a field."""
     if isinstance(dtype, pl.Struct) and dtype.fields:
-        return pl.Struct({inner.name: settled(inner.dtype) for inner in dtype.fields})  # type: ignore[arg-type]
+        return pl.Struct({inner.name: settled(inner.dtype) for inner in dtype.fields})  # type: ignore[arg-type]  # Polars: class or instance
     if isinstance(dtype, pl.List):
-        return pl.List(settled(dtype.inner))  # type: ignore[arg-type]
+        return pl.List(settled(dtype.inner))  # type: ignore[arg-type]  # Polars: class or instance
     return pl.String() if dtype in (pl.Null(), pl.Struct([])) else dtype
 
 
@@ -218,14 +218,14 @@ def _filled(dtype: pl.DataType, other: pl.DataType) -> pl.DataType | None:
     if pl.Null() in (dtype, other):
         return other if dtype == pl.Null() else dtype
     if isinstance(dtype, pl.List) and isinstance(other, pl.List):
-        inner = _filled(dtype.inner, other.inner)  # type: ignore[arg-type]
+        inner = _filled(dtype.inner, other.inner)  # type: ignore[arg-type]  # Polars: class or instance
         return None if inner is None else pl.List(inner)
     if isinstance(dtype, pl.Struct) and isinstance(other, pl.Struct):
         names = [inner.name for inner in dtype.fields]
         if names != [inner.name for inner in other.fields]:
             return None
-        both = [_filled(a.dtype, b.dtype) for a, b in zip(dtype.fields, other.fields, strict=True)]  # type: ignore[arg-type]
-        return None if None in both else pl.Struct(dict(zip(names, both, strict=True)))  # type: ignore[arg-type]
+        both = [_filled(a.dtype, b.dtype) for a, b in zip(dtype.fields, other.fields, strict=True)]  # type: ignore[arg-type]  # Polars: class or instance
+        return None if None in both else pl.Struct(dict(zip(names, both, strict=True)))  # type: ignore[arg-type]  # Polars: class or instance
     return dtype if dtype == other else None
 
 
